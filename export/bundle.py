@@ -1,0 +1,211 @@
+"""A run's best model as files that ship: SavedModel and TFLite, each reloaded, compared with Keras and scored before it gets its name.
+
+saved_model/  model_float32.tflite  model_float16.tflite  labels.txt  model.json  experiment.json  metrics.json  card.md
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as flatbuffer
+
+from export.predict import MODEL_INFO, ModelInfo, Predictor
+from tfmusic import audio, cli, data, evaluate, run, schema
+from tfmusic.config import VERSION, FrontEnd, InputError
+
+SAVED_MODEL, CARD = "saved_model", "card.md"
+FILES = {"float32": "model_float32.tflite", "float16": "model_float16.tflite"}
+SAVED_MODEL_TOLERANCE, FLOAT32_TOLERANCE = 1e-5, 1e-4  # greatest difference of a score from Keras'
+PROBED_TRACKS = 8  # test tracks whose windows are compared, beside silence, full scale and noise
+
+
+def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
+    """Makes the bundle of a run.
+
+    Args:
+        run_directory: of the run; its records must still be there, for every file is scored on their test split.
+        out: directory of the bundle, which must not exist; none: `bundle` inside the run.
+
+    Returns:
+        The bundle's directory.
+
+    Raises:
+        InputError: no finished run, an `out` in use, or a file that does not score as Keras does. Nothing is left under `out` then.
+    """
+    run_directory = Path(run_directory)
+    out = Path(out) if out else run_directory / "bundle"
+    if out.exists():
+        raise InputError(f"--out must not exist yet, got {out}")
+    info = run.read(run_directory)
+    manifest = schema.read_manifest(info.records)
+    if manifest.vocabulary_sha1 != info.vocabulary_sha1:
+        raise InputError(f"{info.records} has another vocabulary than {run_directory}: sha1 must be {info.vocabulary_sha1}")
+    model = evaluate.load_best(run_directory)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    for name in (run.LABELS, run.EXPERIMENT, run.METRICS):
+        if not (run_directory / name).is_file():
+            raise InputError(f"{run_directory} has no {name}; finish it with: python train.py --resume {run_directory}")
+        shutil.copy(run_directory / name, work)
+    _export_saved_model(model, work / SAVED_MODEL, samples=None)
+    (work / FILES["float32"]).write_bytes(to_tflite(model))
+    (work / FILES["float16"]).write_bytes(to_float16((work / FILES["float32"]).read_bytes(), model))
+    frontend = info.experiment.frontend
+    description = ModelInfo(
+        name=info.experiment.recipe,
+        task=info.experiment.task,
+        sample_rate_hz=frontend.sample_rate_hz,
+        window_samples=frontend.window_samples,
+        hop_s=info.experiment.evaluation.hop_s,
+        short=frontend.short,
+        files=FILES,
+        vocabulary_sha1=info.vocabulary_sha1,
+        code_version=VERSION,
+    )
+    run.write_text(work / MODEL_INFO, description.model_dump_json(indent=1))
+    rows = _checked(work, model, info, manifest)
+    run.write_text(work / CARD, _card(info, manifest, rows))
+    os.replace(work, out)
+    return out
+
+
+def to_tflite(model: keras.Model) -> bytes:
+    """A deployed model as one float32 .tflite file with a static input [1, samples] and TFLite's own operators only.
+
+    Raises:
+        InputError: an operator that TFLite does not have, or more than one subgraph.
+    """
+    # Only this way round: converting concrete functions of a Keras 3 model leaves its variables unread and scores nan without an error.
+    directory = Path(os.environ.get("TMPDIR", "/tmp")) / f"tfmusic-{os.getpid()}"
+    try:
+        _export_saved_model(model, directory, samples=model.inputs[0].shape[1])
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(directory), signature_keys=["serving_default"])
+        with _quiet():
+            content = converter.convert()
+    except Exception as error:  # noqa: BLE001
+        raise InputError(f"{model.name} does not convert to TFLite: {str(error).splitlines()[0]}") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    graph = flatbuffer.ModelT.InitFromPackedBuf(content, 0)
+    custom = [code.customCode.decode() for code in graph.operatorCodes if code.customCode]
+    if custom or len(graph.subgraphs) != 1:
+        raise InputError(f"{model.name} must convert to builtin operators in one graph, got {len(graph.subgraphs)} graphs and {custom}")
+    return content
+
+
+def to_float16(content: bytes, model: keras.Model) -> bytes:
+    """Casts the weights of convolutions and dense layers to float16, half the size; the front end's constants stay float32.
+
+    A log floor or a mel filter rounded to float16 turns quiet input into -inf; the weights of the net lose nothing that a score shows.
+    """
+    from ai_edge_quantizer import qtyping, quantizer
+
+    half = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
+    casting = quantizer.Quantizer(bytearray(content))
+    net = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    for operator in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D, qtyping.TFLOperationName.FULLY_CONNECTED):
+        casting.update_quantization_recipe(f".*{net.name}.*", operator, half, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING)
+    with _quiet():
+        return bytes(casting.quantize().quantized_model)
+
+
+def probes(frontend: FrontEnd, tracks) -> np.ndarray:
+    """Windows that every exported file must score as Keras does: silence, full scale, a constant, noise, and windows of real tracks.
+
+    Returns:
+        float32 `[shape=(windows, samples)]`.
+    """
+    samples = frontend.window_samples
+    square = np.where(np.arange(samples) // 40 % 2, -1.0, 1.0)
+    noise = np.random.default_rng(0).uniform(-1, 1, samples)
+    synthetic = np.stack([np.zeros(samples), square, np.ones(samples), noise, noise * 1e-4]).astype(np.float32)
+    real = [audio.windows(track.waveform, samples, samples, frontend.short)[:1] for track in tracks]
+    return np.concatenate([synthetic, *real])
+
+
+def _checked(work: Path, model: keras.Model, info: run.RunInfo, manifest: schema.Manifest) -> list[dict]:
+    """Compares every file with Keras on `probes`, scores it on the test split, and refuses one that differs."""
+    experiment = info.experiment
+    few = (track for track, _ in zip(data.tracks(info.records, manifest, "test"), range(PROBED_TRACKS), strict=False))
+    windows = probes(experiment.frontend, few)
+    expected = evaluate.scorer(model)(windows)
+
+    saved = tf.saved_model.load(str(work / SAVED_MODEL))
+    difference = float(np.abs(saved.serve(windows).numpy() - expected).max())
+    rows = [{"file": SAVED_MODEL, "bytes": sum(f.stat().st_size for f in (work / SAVED_MODEL).rglob("*")), "difference": difference}]
+    _refuse_above(SAVED_MODEL_TOLERANCE, difference, SAVED_MODEL)
+
+    tracks = manifest.split("test").tracks
+    for precision, name in FILES.items():
+        predictor = Predictor(work, precision)
+        difference = float(np.abs(predictor.score(windows) - expected).max())
+        _refuse_above(FLOAT32_TOLERANCE if precision == "float32" else 1.0, difference, name)
+        counted = cli.progress(data.tracks(info.records, manifest, "test"), total=tracks, unit="track", desc=name, leave=False)
+        scored = evaluate.score_tracks(predictor.score, counted, experiment.frontend, experiment.evaluation)
+        figures = evaluate.TASKS[experiment.task].figures(scored.y_true, scored.scores, 0, experiment.fit.seed)
+        rows.append({"file": name, "bytes": (work / name).stat().st_size, "difference": difference, **figures})
+    return rows
+
+
+def _refuse_above(tolerance: float, difference: float, name: str) -> None:
+    if not difference <= tolerance:  # a nan is refused too
+        raise InputError(f"{name} must score within {tolerance:g} of Keras, got {difference:.2g}; nothing was written")
+
+
+def _export_saved_model(model: keras.Model, path: Path, samples: int | None) -> None:
+    """Any batch of windows, or for `samples` the static [1, samples] that TFLite needs."""
+    batch, length = (1, samples) if samples else (None, model.inputs[0].shape[1])
+    with _quiet():
+        model.export(path, input_signature=[tf.TensorSpec((batch, length), tf.float32, name="waveform")], verbose=False)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keras, the converter and the quantizer chat on stdout and through absl's logger."""
+    level = logging.getLogger("absl").level
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.getLogger("absl").setLevel(level)
+
+
+def _card(info: run.RunInfo, manifest: schema.Manifest, rows: list[dict]) -> str:
+    """card.md: what the model is, what it hears, what it was measured on."""
+    frontend, evaluation = info.experiment.frontend, info.experiment.evaluation
+    train, test = manifest.split("train"), manifest.split("test")
+    watched = evaluate.TASKS[info.experiment.task].watched
+    table = ["| file | size | greatest difference from Keras | " + " | ".join(f"test {name}" for name in watched) + " |"]
+    table.append("|" + "---|" * (3 + len(watched)))
+    for row in rows:
+        scores = " | ".join(f"{row[name]:.4f}" if name in row else "" for name in watched)
+        table.append(f"| {row['file']} | {row['bytes'] / 1e6:.2f} MB | {row['difference']:.1e} | {scores} |")
+    return f"""# {info.experiment.recipe}
+
+{info.experiment.task.capitalize()} with {len(manifest.labels)} labels, made by tfmusic {VERSION} from records of the dataset reader
+`{manifest.dataset}`: {train.tracks} training clips ({train.seconds / 3600:.2f} h), {test.tracks} test clips.
+
+Input: mono waveform in [-1, 1] at {frontend.sample_rate_hz} Hz, {frontend.window_samples} samples ({frontend.window_s:.3g} s); the log-mel is inside.
+Output: one score in [0, 1] for each line of labels.txt. A whole file is the mean over windows every {evaluation.hop_s:g} s.
+
+Scores are of whole test tracks, each file scored by itself; the difference is over silence, full scale, a constant, noise and
+{min(PROBED_TRACKS, test.tracks)} test tracks.
+
+{chr(10).join(table)}
+"""

@@ -1,0 +1,193 @@
+"""Tags for audio files from a bundle: numpy, soundfile, soxr and LiteRT, no TensorFlow. What it must know stands in the bundle's model.json.
+
+predict = Predictor("runs/first/bundle")
+predict(waveform, sample_rate_hz)      # {"guitar": 0.83, ...}, highest first
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydantic
+from ai_edge_litert.interpreter import Interpreter
+
+from tfmusic import audio
+from tfmusic.config import InputError, Settings
+from tfmusic.labels import Vocabulary
+
+MODEL_INFO = "model.json"
+
+
+class ModelInfo(Settings):
+    """model.json: what a client must know of the .tflite files beside it."""
+
+    name: str
+    task: str
+    sample_rate_hz: int = pydantic.Field(gt=0)
+    window_samples: int = pydantic.Field(gt=0)
+    hop_s: float = pydantic.Field(gt=0)
+    short: str
+    files: dict[str, str]  # precision -> file
+    vocabulary_sha1: str
+    code_version: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Scores of one file: `scores[i]` belongs to the window that begins at `starts_s[i]` and to `labels` by column."""
+
+    duration_s: float
+    starts_s: np.ndarray  # (windows,)
+    scores: np.ndarray  # (windows, labels)
+    labels: tuple[str, ...]
+
+    def ranked(self) -> dict[str, float]:
+        """Mean over the windows, highest first."""
+        means = self.scores.mean(axis=0)
+        return {self.labels[i]: float(means[i]) for i in np.argsort(-means, kind="stable")}
+
+
+class Predictor:
+    """A bundle's model, ready to score waveforms and files.
+
+    Args:
+        bundle: directory that `python -m export bundle` wrote.
+        precision: which of its files, "float32" or "float16".
+        threads: of the interpreter `int > 0`.
+
+    Raises:
+        InputError: a file of the bundle is missing or does not fit the others.
+    """
+
+    def __init__(self, bundle: Path | str, precision: str = "float32", threads: int | None = None):
+        bundle = Path(bundle)
+        self.info = read_info(bundle)
+        self.labels = Vocabulary.read(bundle / "labels.txt")
+        if self.labels.sha1 != self.info.vocabulary_sha1:
+            raise InputError(f"{bundle}/labels.txt must have the sha1 {self.info.vocabulary_sha1} of model.json, got {self.labels.sha1}")
+        if precision not in self.info.files:
+            raise InputError(f"--precision must be one of {', '.join(self.info.files)}, got {precision!r}")
+        path = bundle / self.info.files[precision]
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{path} must be a readable .tflite file: {str(error).splitlines()[0]}") from error
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        shapes = tuple(self._input["shape"]), tuple(self._output["shape"])
+        wanted = (1, self.info.window_samples), (1, len(self.labels))
+        if shapes != wanted:
+            raise InputError(f"{path} must map {wanted[0]} to {wanted[1]} as model.json and labels.txt say, got {shapes[0]} to {shapes[1]}")
+
+    def __call__(self, waveform: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
+        """Scores over a whole waveform.
+
+        Args:
+            waveform: int16, or float in [-1, 1] `[shape=(samples,) or (samples, channels)]`.
+            sample_rate_hz: of the waveform.
+
+        Returns:
+            Label to score in [0, 1], highest first.
+
+        Raises:
+            AudioError: too short, or not finite.
+        """
+        return self.over_time(audio.convert(waveform, sample_rate_hz, self.info.sample_rate_hz)).ranked()
+
+    def file(self, path: Path | str) -> Prediction:
+        """Scores of an audio file.
+
+        Raises:
+            AudioError: the file cannot be used.
+        """
+        return self.over_time(audio.load(Path(path), self.info.sample_rate_hz))
+
+    def over_time(self, waveform: np.ndarray) -> Prediction:
+        """Scores of every window of int16 mono audio at the model's own rate `[shape=(samples,)]`."""
+        window, rate_hz = self.info.window_samples, self.info.sample_rate_hz
+        hop = max(1, round(self.info.hop_s * rate_hz))
+        starts = audio.window_starts(len(waveform), window, hop)
+        scores = self.score(audio.windows(waveform, window, hop, self.info.short))
+        return Prediction(len(waveform) / rate_hz, starts / rate_hz, scores, self.labels.names)
+
+    def score(self, windows: np.ndarray) -> np.ndarray:
+        """float32 `[shape=(windows, samples)]` to scores `[shape=(windows, labels)]`."""
+        scores = np.empty((len(windows), len(self.labels)), np.float32)
+        for row, window in zip(scores, windows, strict=True):
+            self._interpreter.set_tensor(self._input["index"], window[None])
+            self._interpreter.invoke()
+            row[:] = self._interpreter.get_tensor(self._output["index"])[0]
+        return scores
+
+
+def read_info(bundle: Path) -> ModelInfo:
+    """Reads model.json.
+
+    Raises:
+        InputError: the directory is no bundle, or its model.json is malformed.
+    """
+    path = bundle / MODEL_INFO
+    try:
+        return ModelInfo.model_validate_json(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{bundle} must be a bundle with {MODEL_INFO}: {error.strerror}; make one with: python -m export bundle RUN") from error
+    except ValueError as error:
+        raise InputError(f"{path} is malformed: {' '.join(str(error).split())[:200]}") from error
+
+
+def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: bool, top: int, precision: str) -> int:
+    """Prints the scores of files; a file that cannot be used costs one line on stderr, and the exit code in the end.
+
+    Args:
+        bundle: directory.
+        files: audio files.
+        json_output: one JSON document instead of text.
+        over_time: scores of every window, as csv (or inside the JSON).
+        top: labels to show in text `int > 0`.
+        precision: which .tflite.
+
+    Returns:
+        Number of files that could not be used.
+    """
+    predictor = Predictor(bundle, precision)
+    document, failed = [], 0
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    if over_time and not json_output:
+        table.writerow(["file", "start_s", *predictor.labels.names])
+    for path in files:
+        try:
+            prediction = predictor.file(path)
+        except audio.AudioError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        tags = prediction.ranked()
+        starts = np.round(prediction.starts_s, 3).tolist()
+        rows = list(zip(starts, np.round(prediction.scores.astype(float), 6).tolist(), strict=True))
+        if json_output:
+            entry = {
+                "file": str(path),
+                "duration_s": round(prediction.duration_s, 3),
+                "tags": [{"tag": tag, "score": round(score, 6)} for tag, score in tags.items()],
+            }
+            if over_time:
+                entry["windows"] = [{"start_s": start, "scores": dict(zip(prediction.labels, row, strict=True))} for start, row in rows]
+            document.append(entry)
+        elif over_time:
+            table.writerows([str(path), start, *row] for start, row in rows)
+        else:
+            print(f"{path}  ({prediction.duration_s:.1f} s)")
+            for tag, score in list(tags.items())[:top]:
+                print(f"  {score:.3f}  {tag}")
+    if json_output:
+        json.dump(document, sys.stdout, indent=1)
+        print()
+    return failed

@@ -1,0 +1,72 @@
+"""A list of files of one's own: a csv with the columns path and tags, and optionally split, group, start_s, duration_s and targets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from records.datasets.clip import SPLITS, Clip, Source
+from tfmusic.config import InputError
+
+SPLIT_NAMES = {**{name: name for name in SPLITS}, "": None, "training": "train", "dev": "train", "val": "valid", "validation": "valid",
+               "eval": "test", "evaluation": "test"}  # fmt: skip
+
+
+def read(source: Source) -> Iterator[Clip]:
+    """One clip per row.
+
+    The id is the path, with the start time where there is one, so that several stretches of a file are clips of their own; they share
+    their group unless a column says otherwise.
+
+    Raises:
+        InputError: the csv or the audio folder is missing, a column is missing, or a cell is not what its column asks for.
+    """
+    if source.csv is None:
+        raise InputError("--dataset csv needs --csv FILE")
+    if not source.audio.is_dir():
+        raise InputError(f"--audio must be a folder, got {source.audio}")
+    try:
+        with open(source.csv, encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, restval="")
+            missing = [name for name in ("path", source.tags_column, *source.targets) if name not in (rows.fieldnames or ())]
+            if missing:
+                raise InputError(f"{source.csv} must have the column {missing[0]!r}, got {', '.join(rows.fieldnames or ['nothing'])}")
+            for row in rows:
+                yield _clip(source, row, f"{source.csv} line {rows.line_num}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--csv must be a readable utf-8 csv file, got {source.csv}: {error}") from error
+
+
+def _clip(source: Source, row: dict[str, str], where: str) -> Clip:
+    path = row["path"].strip()
+    if not path:
+        raise InputError(f"{where}: path must name a file, got an empty cell")
+    split = row.get("split", "").strip().lower()
+    if split not in SPLIT_NAMES:
+        raise InputError(f"{where}: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    start_s = _number(row, "start_s", where, least=0.0)
+    duration_s = _number(row, "duration_s", where, least=0.0)
+    return Clip(
+        id=f"{path}@{start_s}" if start_s is not None else path,
+        path=source.audio / path,
+        split=SPLIT_NAMES[split],
+        group=row.get("group", "").strip() or path,
+        labels=tuple(dict.fromkeys(tag.strip() for tag in row[source.tags_column].split("|") if tag.strip())),
+        targets=tuple(_number(row, name, where) or 0.0 if row[name].strip() else float("nan") for name in source.targets),
+        start_s=start_s or 0.0,
+        duration_s=duration_s,
+    )
+
+
+def _number(row: dict[str, str], column: str, where: str, least: float = float("-inf")) -> float | None:
+    """A cell as a number, none when it is empty or not there."""
+    text = (row.get(column) or "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value < float("inf"):
+        raise InputError(f"{where}: {column} must be a number{'' if least == float('-inf') else f' >= {least:g}'}, got {text!r}")
+    return value

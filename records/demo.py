@@ -1,0 +1,804 @@
+"""The embedded demo collection: 600 short clips of synthesised music, made from numpy in under a minute, labelled by how they were made.
+
+It exists so that every command, test and tutorial of tfmusic runs without a download. Scores on it mean nothing outside this project:
+the sources are toys, the artists random numbers, and the labels follow from tables below. It is no benchmark.
+
+`plan` decides what each clip is (a pure function, instant), `render` makes its samples, `write` puts both on disk. A clip depends on the
+seed and its index alone, so the files are the same whatever the number of processes or clips (to the byte on one kind of machine; on
+another, numpy and libsndfile may round differently). All sound is textbook synthesis: Karplus-Strong strings, wavetables, modal percussion,
+formants (see each function). A label is audible truth (`slow` comes from the tempo, `loud` from the level, `solo` from one source), except
+that 8 % of the tags are missing, as in collections labelled by hand.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import csv
+import json
+import multiprocessing
+import os
+import pathlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import tqdm
+from scipy import signal
+
+from tfmusic.config import FrontEnd
+
+VERSION = "1"  # a change that alters a label or a sample needs a new one: existing collections are recognised by it
+RATE_HZ = FrontEnd().sample_rate_hz  # the default front end's, so that the demo is never resampled
+MISSING = 0.08  # share of true tags that no annotator gave
+
+# --- sounds: frequency, number of samples and a random generator in, samples out; brightness 0..1 opens the spectrum ----------------------
+
+TABLE_SAMPLES = 4096
+
+
+def _seconds(n: int) -> np.ndarray:
+    return np.arange(n) / RATE_HZ
+
+
+def _harmonics(frequency_hz: float) -> np.ndarray:
+    """Numbers 1, 2, ... of the harmonics that fit below 0.47 of the sample rate, 48 at most."""
+    return np.arange(1, max(2, min(49, int(0.47 * RATE_HZ / frequency_hz) + 1)))
+
+
+def _rolloff(k: np.ndarray, brightness: float) -> np.ndarray:
+    """Harmonic amplitudes from `k^-2.5` (0, a hum) over `k^-1.5` to `k^-0.5` (1, a buzz)."""
+    return k ** (2 * brightness - 2.5)
+
+
+def _envelope(n: int, attack_s: float, release_s: float) -> np.ndarray:
+    """Straight lines: up in `attack_s`, 1, down to 0 in `release_s`."""
+    i = np.arange(n)
+    return np.clip(np.minimum((i + 1) / (attack_s * RATE_HZ), (n - i) / (release_s * RATE_HZ)), 0, 1)
+
+
+def _band(x: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
+    """Second-order Butterworth band-pass."""
+    return signal.sosfilt(signal.butter(2, (low_hz, high_hz), "bandpass", fs=RATE_HZ, output="sos"), x)
+
+
+def _smooth(x: np.ndarray, pole: float) -> np.ndarray:
+    """One-pole low-pass of gain 1 at 0 Hz."""
+    return signal.lfilter([1 - pole], [1, -pole], x)
+
+
+def _wave(phase_cycles: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+    """Wavetable oscillator: one cycle of sines with these harmonic amplitudes, read at a phase (Mathews, 1969)."""
+    spectrum = np.zeros(TABLE_SAMPLES // 2 + 1, complex)
+    spectrum[1 : len(amplitudes) + 1] = -0.5j * TABLE_SAMPLES * amplitudes
+    table = np.fft.irfft(spectrum, TABLE_SAMPLES)
+    return table[(phase_cycles * TABLE_SAMPLES).astype(np.int64) % TABLE_SAMPLES]
+
+
+def _tone(frequency_hz, n, rng, spectra, players=1, spread_cents=0.0, vibrato_cents=0.0, vibrato_hz=5.5) -> np.ndarray:
+    """Players in near unison, each with its own tuning and vibrato; `spectra` are pairs (harmonic amplitudes, envelope over time)."""
+    t, total = _seconds(n), np.zeros(n)
+    for _ in range(players):
+        wobble = np.sin(2 * np.pi * (vibrato_hz * rng.uniform(0.9, 1.1) * t + rng.random())) * np.minimum(1, t / 0.3)
+        cents = rng.normal(0, spread_cents) + vibrato_cents * wobble
+        phase = rng.random() + np.cumsum(1 + cents * (np.log(2) / 1200)) * (frequency_hz / RATE_HZ)
+        total += sum(_wave(phase, amplitudes) * envelope for amplitudes, envelope in spectra)
+    return total / np.sqrt(players)
+
+
+def pluck(frequency_hz, n, rng, brightness=0.5, decay_s=2.0, jawari=0.0) -> np.ndarray:
+    """A plucked string: one period of coloured noise running round a lossy delay line (Karplus and Strong, CMJ 7(2), 1983).
+
+    The loop averages two neighbours, which damps high partials first; linear interpolation tunes it. `decay_s` is the T60 of the lowest
+    partials. `jawari` is the share of a sitar's flat bridge: a saturation that feeds the high partials while the string rings.
+    """
+    period = RATE_HZ / frequency_hz - 0.5  # the average itself delays by half a sample
+    delay, fraction = int(period), period % 1
+    k = np.arange(1, delay // 2 + 1)
+    colour = _rolloff(k, brightness) * np.sin(np.pi * k / 5) * rng.uniform(0.7, 1.3, len(k))  # plucked at a fifth of the string
+    noise = np.fft.irfft(np.concatenate([[0], colour * np.exp(2j * np.pi * rng.random(len(k)))]), delay)
+    burst = np.zeros(n)
+    burst[:delay] = (noise / np.abs(noise).max())[:n]
+    loss = 10 ** (-3 / (frequency_hz * decay_s))
+    loop = loss * np.convolve([0.5, 0.5], [1 - fraction, fraction])
+    string = signal.lfilter([1], [1, *np.zeros(delay - 1), *-loop], burst)
+    buzz = np.diff(np.tanh(12 * string), prepend=0)
+    return ((1 - jawari) * string + jawari * buzz) * _envelope(n, 0.001, 0.03)
+
+
+def bow(frequency_hz, n, rng, brightness=0.7, vibrato_cents=18.0, players=1) -> np.ndarray:
+    """Bowed strings: Helmholtz's sawtooth through a rippled body response, slow attack, late vibrato, some rosin noise."""
+    k = _harmonics(frequency_hz)
+    body = 1 + 0.6 * np.cos(2 * np.pi * k * frequency_hz / 900)
+    string = _tone(frequency_hz, n, rng, [(_rolloff(k, brightness) * body, 1.0)], players, 4.0 * players, vibrato_cents)
+    return (string + 0.05 * rng.standard_normal(n)) * _envelope(n, 0.09, 0.08)
+
+
+def blow(frequency_hz, n, rng, brightness=0.2, breath=0.3) -> np.ndarray:
+    """A flute: few harmonics, breath noise that the air column modulates, and a tremolo rather than a vibrato."""
+    air = rng.standard_normal(n)
+    tube = _tone(frequency_hz, n, rng, [(_rolloff(_harmonics(frequency_hz), brightness), 1.0)], vibrato_cents=6)
+    tremolo = 1 + 0.15 * np.sin(2 * np.pi * 5 * _seconds(n) + rng.uniform(0, 2 * np.pi))
+    return (tube * (tremolo + breath * air) + 0.1 * breath * air) * _envelope(n, 0.05, 0.06)
+
+
+STIFF_STRING = tuple((k * np.sqrt(1 + 4e-4 * k * k), k) for k in range(1, 13))  # stiff-string partials (Fletcher, JASA 36, 1964)
+CHURCH_BELL = ((0.5, 1.5), (1.0, 1.0), (1.2, 1.2), (1.5, 2.0), (2.0, 1.3), (2.74, 2.2), (3.76, 3.0), (5.4, 4.0))  # hum, prime, tierce, ...
+
+
+def strike(frequency_hz, n, rng, brightness=0.5, decay_s=2.0, partials=STIFF_STRING) -> np.ndarray:
+    """A struck body: a sum of decaying modes (modal synthesis: Adrien, 1991) and the thump of the hammer.
+
+    `partials` are pairs (frequency over the nominal one, softness); amplitude falls with softness and so does the decay time.
+    """
+    t = _seconds(n).astype(np.float32)
+    total = np.zeros(n, np.float32)
+    for ratio, softness in partials:
+        if frequency_hz * ratio < 0.47 * RATE_HZ:
+            rate = np.float32(2 * np.pi * frequency_hz * ratio)  # float32: numpy's fast sine
+            amplitude = np.float32(_rolloff(np.float64(softness), brightness) * rng.uniform(0.6, 1.4))
+            total += amplitude * np.sin(rate * t + np.float32(rng.uniform(0, 6))) * np.exp(t * np.float32(-6.9 * softness**0.7 / decay_s))
+    thump = 0.15 * rng.standard_normal(n) * np.exp(-t / 0.008)
+    return (total + thump) * _envelope(n, 0.002, 0.05)
+
+
+VOWELS_HZ = {"a": (730, 1090, 2440), "e": (530, 1840, 2480), "i": (270, 2290, 3010), "o": (570, 840, 2410), "u": (300, 870, 2240)}
+
+
+def sing(frequency_hz, n, rng, brightness=0.6, size=1.0, players=1, ring=0.0, vibrato_cents=30.0) -> np.ndarray:
+    """A voice: the harmonics of the glottis weighted by three formants, gliding from one vowel to another.
+
+    Formants of men's vowels (Peterson and Barney, JASA 24, 1952), times `size` for shorter vocal tracts. `ring` is the singer's formant at
+    2.9 kHz of trained voices (Sundberg, JASA 55, 1974).
+    """
+    k = _harmonics(frequency_hz)
+
+    def spectrum(vowel: str) -> np.ndarray:
+        first, second, third = (hz * size for hz in VOWELS_HZ[vowel])
+        formants = ((first, 1.0), (second, 0.6), (third, 0.3), (2900, ring))
+        peaks = (gain / (1 + ((k * frequency_hz - hz) / (50 + 0.04 * hz)) ** 2) for hz, gain in formants)
+        return _rolloff(k, brightness) * (0.03 + sum(peaks))
+
+    first, second = (spectrum(vowel) for vowel in rng.choice(list(VOWELS_HZ), 2))
+    glide = np.linspace(0, 1, n)
+    voice = _tone(frequency_hz, n, rng, [(first, 1 - glide), (second, glide)], players, 5.0 * players - 4, vibrato_cents)
+    return (voice + 0.01 * rng.standard_normal(n)) * _envelope(n, 0.06, 0.09)
+
+
+def saw(frequency_hz, n, rng, brightness=0.75, decay_s=0.3, attack_s=0.005, players=2) -> np.ndarray:
+    """A subtractive synthesiser: detuned saws whose filter closes with `decay_s`, done by fading from a bright to a dull wavetable."""
+    k = _harmonics(frequency_hz)
+    bright = np.exp(-_seconds(n) / decay_s)
+    spectra = [(_rolloff(k, brightness), bright), (_rolloff(k, 0.3), 1 - bright)]
+    return _tone(frequency_hz, n, rng, spectra, players, spread_cents=9) * _envelope(n, attack_s, 0.04)
+
+
+class Stroke(NamedTuple):
+    """One sound of a drum kit: a tone that falls from one pitch to another, and a noise burst in a band."""
+
+    start_hz: float = 0.0
+    end_hz: float = 0.0
+    tone_s: float = 0.1
+    noise: float = 0.0
+    noise_s: float = 0.1
+    band_hz: tuple[float, float] = (500.0, 6000.0)
+    level: float = 1.0
+
+
+def drum(stroke: Stroke, n: int, rng: np.random.Generator) -> np.ndarray:
+    """A drum: the membrane's falling pitch, exponentially damped, plus damped noise for snares, metal and hands."""
+    t = _seconds(n)
+    hz = (stroke.end_hz + (stroke.start_hz - stroke.end_hz) * np.exp(-t / 0.03)) * rng.uniform(0.97, 1.03)
+    sound = np.sin(2 * np.pi * np.cumsum(hz) / RATE_HZ) * np.exp(-t / stroke.tone_s)
+    if stroke.noise:
+        sound += stroke.noise * _band(rng.standard_normal(n), *stroke.band_hz) * np.exp(-t / stroke.noise_s)
+    return stroke.level * sound * _envelope(n, 0.001, 0.01)
+
+
+def rain(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rain: a hiss and some hundred drops a second, each a short click of random strength."""
+    drops = (rng.random(n) < 300 / RATE_HZ) * rng.exponential(1.0, n)
+    return 0.15 * _band(rng.standard_normal(n), 1500, 7000) + _band(drops, 2000, 7500)
+
+
+def wind(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Wind: dark noise whose strength drifts over seconds."""
+    knots_s = np.arange(0, n / RATE_HZ + 0.7, 0.7)
+    gusts = np.interp(_seconds(n), knots_s, rng.uniform(0.1, 1, len(knots_s)))
+    return _band(rng.standard_normal(n), 150, 700) * gusts**2
+
+
+def water(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A stream: bubbles, each a short tone of rising pitch (van den Doel, ACM TAP 2(4), 2005), over a murmur."""
+    stream = 0.25 * _band(rng.standard_normal(n), 300, 2500)
+    t = _seconds(int(0.06 * RATE_HZ))
+    for start in rng.integers(0, n - len(t), int(18 * n / RATE_HZ)):
+        hz = rng.uniform(400, 1600)
+        stream[start : start + len(t)] += rng.exponential(0.4) * np.sin(2 * np.pi * hz * t * (1 + 4 * t)) * np.exp(-t / 0.015)
+    return stream
+
+
+def birds(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Birds: phrases of frequency-modulated chirps between 2 and 6 kHz."""
+    song = 0.01 * rng.standard_normal(n)
+    t = _seconds(int(0.12 * RATE_HZ))
+    for phrase in rng.uniform(0, n / RATE_HZ - 1, int(1.2 * n / RATE_HZ)):
+        hz, sweep, level = rng.uniform(2200, 5000), rng.uniform(-2, 2), rng.uniform(0.2, 1)
+        for chirp in range(rng.integers(2, 6)):
+            start = int((phrase + 0.15 * chirp) * RATE_HZ)
+            song[start : start + len(t)] += level * np.sin(2 * np.pi * hz * t * (1 + sweep * t)) * np.hanning(len(t))
+    return song
+
+
+# --- instruments, patterns, styles: the tables everything is read from -------------------------------------------------------------------
+
+
+class Instrument(NamedTuple):
+    """Who plays: what it is called, how it is excited and between which pitches."""
+
+    tags: tuple[str, ...]
+    events: tuple[str, ...]
+    sound: Callable | dict[str, Stroke]
+    brightness: float = 0.5
+    register_midi: tuple[int, int] = (48, 72)
+    drive: float = 0.0  # > 0: an overdriven amplifier
+
+
+KIT = {
+    "kick": Stroke(140, 52, 0.12, 0.1, 0.01),
+    "snare": Stroke(230, 180, 0.06, 0.8, 0.12, (700, 7000), 0.8),
+    "hat": Stroke(noise=1.0, tone_s=0.001, noise_s=0.05, band_hz=(5000, 7800), level=0.35),
+    "crash": Stroke(noise=1.0, tone_s=0.001, noise_s=0.5, band_hz=(3000, 7800), level=0.5),
+}
+MACHINE = {
+    "kick": Stroke(260, 45, 0.25, level=1.2),
+    "snare": Stroke(noise=1.2, tone_s=0.001, noise_s=0.07, band_hz=(900, 2500), level=0.9),  # a clap
+    "hat": Stroke(noise=1.0, tone_s=0.001, noise_s=0.025, band_hz=(6000, 7900), level=0.4),
+    "crash": Stroke(800, 300, 0.1, level=0.5),
+}
+TABLA = {
+    "kick": Stroke(75, 100, 0.3, 0.1, 0.01),  # the bass drum, its pitch pressed up by the hand
+    "snare": Stroke(420, 400, 0.15, 0.3, 0.01, (1500, 5000), 0.8),
+    "hat": Stroke(640, 630, 0.05, 0.4, 0.01, (1500, 5000), 0.5),
+    "crash": Stroke(330, 320, 0.3, 0.1, 0.02),
+}
+opera_voice = partial(sing, ring=1.5, vibrato_cents=70)
+PLUCKED, BOWED, KEYS = "Plucked string instrument", "Bowed string instrument", "Keyboard (musical)"
+INSTRUMENTS = {
+    "guitar": Instrument(("guitar",), (PLUCKED, "Guitar"), partial(pluck, decay_s=2.5), 0.5, (43, 74)),
+    "electric guitar": Instrument(("guitar",), (PLUCKED, "Guitar"), partial(pluck, decay_s=4.0), 0.5, (40, 64), drive=4.0),
+    "harp": Instrument(("harp",), (PLUCKED, "Harp"), partial(pluck, decay_s=3.0), 0.2, (52, 88)),
+    "harpsichord": Instrument(("harpsichord",), (KEYS, "Harpsichord"), partial(pluck, decay_s=1.2), 1.0, (48, 80)),
+    "sitar": Instrument(("sitar",), (PLUCKED, "Sitar"), partial(pluck, decay_s=3.0, jawari=0.8), 0.7, (48, 74)),
+    "bass": Instrument(("bass",), (PLUCKED, "Bass guitar"), partial(pluck, decay_s=1.5), 0.15, (28, 43)),
+    "violin": Instrument(("violin", "strings"), (BOWED, "Violin, fiddle"), bow, 0.72, (62, 90)),
+    "cello": Instrument(("cello", "strings"), (BOWED, "Cello"), partial(bow, vibrato_cents=14), 0.6, (38, 60)),
+    "string section": Instrument(("strings",), (BOWED, "String section"), partial(bow, players=3), 0.6, (50, 77)),
+    "flute": Instrument(("flute",), ("Wind instrument, woodwind instrument", "Flute"), blow, 0.2, (65, 93)),
+    "piano": Instrument(("piano",), (KEYS, "Piano"), strike, 0.45, (40, 84)),
+    "bell": Instrument(("bells",), ("Bell",), partial(strike, decay_s=3.5, partials=CHURCH_BELL), 0.75, (55, 84)),
+    "synth": Instrument(("synth",), ("Synthesizer",), saw, 0.8, (48, 77)),
+    "synth bass": Instrument(("synth",), ("Synthesizer",), partial(saw, decay_s=0.15, players=1), 0.8, (29, 45)),
+    "pad": Instrument(("synth",), ("Synthesizer",), partial(saw, decay_s=2.0, attack_s=0.5, players=3), 0.6, (48, 72)),
+    "woman": Instrument(("vocal", "female"), ("Singing", "Female singing"), partial(sing, size=1.17), 0.65, (58, 76)),
+    "man": Instrument(("vocal", "male"), ("Singing", "Male singing"), sing, 0.65, (43, 62)),
+    "soprano": Instrument(("vocal", "female"), ("Singing", "Female singing"), partial(opera_voice, size=1.17), 0.65, (67, 86)),
+    "tenor": Instrument(("vocal", "male"), ("Singing", "Male singing"), opera_voice, 0.65, (52, 69)),
+    "choir": Instrument(("vocal", "choir"), ("Singing", "Choir"), partial(sing, size=1.08, players=4, vibrato_cents=20), 0.6, (45, 76)),
+    "kit": Instrument(("drums", "beat"), ("Drum",), KIT),
+    "machine": Instrument(("beat",), ("Drum machine",), MACHINE),
+    "tabla": Instrument(("drums",), ("Drum", "Tabla"), TABLA),
+    "rain": Instrument((), ("Rain",), rain),
+    "wind": Instrument((), ("Wind",), wind),
+    "water": Instrument(("water",), ("Water",), water),
+    "birds": Instrument(("birds",), ("Bird",), birds),
+}  # fmt: skip
+
+PATTERNS = {  # one bar of sixteenths
+    "four on the floor": {"kick": "x...x...x...x...", "hat": "..x...x...x...x.", "snare": "....x.......x..."},
+    "house": {"kick": "x...x...x...x..x", "hat": "x.xxx.xxx.xxx.xx", "snare": "....x..x....x..."},
+    "rock": {"kick": "x.....x.x.......", "hat": "x.x.x.x.x.x.x.x.", "snare": "....x.......x...", "crash": "x..............."},
+    "double bass": {"kick": "xxxxxxxxxxxxxxxx", "hat": "x...x...x...x...", "snare": "....x.......x...", "crash": "x.......x......."},
+    "train": {"snare": "x.xxx.xxx.xxx.xx", "kick": "x.......x......."},
+    "tintal": {"kick": "x..x......x..x..", "snare": ".x....x..x....x.", "hat": "..x.x..x....x..x", "crash": "x..............."},
+}
+
+
+class Role(NamedTuple):
+    """What a part does: it looks at every step of so many beats, sounds on a share of them, and holds a note for some steps."""
+
+    step_beats: float
+    share: float
+    hold_steps: float
+    degrees: Callable[[int, int, tuple[int, ...]], tuple[int, ...]]  # step number, root of the chord, the artist's motif -> scale degrees
+
+
+ROLES = {
+    "melody": Role(0.5, 0.6, 1.6, lambda step, root, motif: (root + motif[step % len(motif)],)),
+    "song": Role(1.0, 0.75, 1.2, lambda step, root, motif: (root + motif[step % len(motif)],)),
+    "toll": Role(2.0, 0.9, 2.5, lambda step, root, motif: (root + motif[step % len(motif)],)),
+    "arpeggio": Role(0.5, 0.95, 2.0, lambda step, root, motif: (root + (0, 2, 4, 7, 4, 2)[step % 6],)),
+    "ostinato": Role(0.25, 0.7, 0.9, lambda step, root, motif: (root + (0, 0, 7, 4)[step % 4],)),
+    "strum": Role(0.5, 0.55, 1.5, lambda step, root, motif: (root, root + 2, root + 4)),
+    "riff": Role(0.5, 0.8, 1.0, lambda step, root, motif: (root, root + 4)),
+    "chords": Role(2.0, 1.0, 1.05, lambda step, root, motif: (root, root + 2, root + 4)),
+    "bass": Role(1.0, 0.9, 0.9, lambda step, root, motif: (root,)),
+    "drone": Role(4.0, 1.0, 1.1, lambda step, root, motif: (0, 4)),
+}
+MODES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10), "bhairav": (0, 1, 4, 5, 7, 8, 11)}
+LIFT = {"major": 1.0, "minor": 0.0, "bhairav": 0.4}  # how high and bright a mode is played
+PROGRESSIONS = ((0, 3, 4, 0), (0, 4, 5, 3), (0, 5, 3, 4), (0, 0, 3, 4))
+
+
+class Part(NamedTuple):
+    """One part of a style: its roles (or a drum pattern), the instruments it goes round (an empty name: silent), its level in the mix."""
+
+    roles: tuple[str, ...]
+    choices: tuple[str, ...]
+    level_db: float = 0.0
+
+
+class Style(NamedTuple):
+    """What is played and how; modes are weights of major, minor and bhairav."""
+
+    genre: str
+    family: str
+    tags: tuple[str, ...]
+    tempo_bpm: tuple[int, int]
+    level_dbfs: tuple[int, int]
+    modes: tuple[float, float, float]
+    weight: float
+    parts: tuple[Part, ...]
+
+
+STYLES = {
+    "recital": Style("classical", "Music", ("classical",), (50, 160), (-36, -17), (0.5, 0.5, 0), 1.5, (
+        Part(("melody", "chords"), ("piano",)),
+    )),
+    "quartet": Style("classical", "Music", ("classical",), (54, 150), (-34, -17), (0.5, 0.5, 0), 1.5, (
+        Part(("melody",), ("violin", "violin", "string section")),
+        Part(("chords",), ("string section",), -5),
+        Part(("bass",), ("cello", ""), -5),
+    )),
+    "baroque": Style("classical", "Music", ("classical",), (66, 150), (-32, -18), (0.6, 0.4, 0), 1.5, (
+        Part(("arpeggio", "chords"), ("harpsichord",)),
+        Part(("melody",), ("flute", "violin", ""), -2),
+        Part(("bass",), ("cello", "", ""), -6),
+    )),
+    "opera": Style("classical", "Human sounds", ("classical", "opera"), (50, 130), (-28, -13), (0.5, 0.5, 0), 0.6, (
+        Part(("song",), ("soprano", "tenor", "soprano")),
+        Part(("chords",), ("string section", "piano"), -7),
+    )),
+    "chorale": Style("classical", "Human sounds", (), (48, 110), (-34, -18), (0.6, 0.4, 0), 0.9, (
+        Part(("chords",), ("choir",)),
+        Part(("bass",), ("", "cello", "man"), -5),
+    )),
+    "fingerstyle": Style("folk", "Music", ("folk",), (56, 150), (-34, -19), (0.7, 0.3, 0), 1.3, (
+        Part(("arpeggio", "bass"), ("guitar", "harp")),
+        Part(("melody",), ("", "", "flute"), -2),
+    )),
+    "country": Style("folk", "Music", ("folk", "country"), (90, 170), (-26, -15), (0.9, 0.1, 0), 0.6, (
+        Part(("strum",), ("guitar",)),
+        Part(("melody",), ("violin", "man", "woman"), -1),
+        Part(("train",), ("kit",), -5),
+        Part(("bass",), ("bass",), -4),
+    )),
+    "rock": Style("rock", "Music", ("rock",), (84, 160), (-22, -11), (0.5, 0.5, 0), 1.5, (
+        Part(("riff",), ("electric guitar",)),
+        Part(("song",), ("man", "", "woman", "")),
+        Part(("rock",), ("kit",)),
+        Part(("bass",), ("bass",), -3),
+    )),
+    "metal": Style("rock", "Music", ("rock", "metal"), (130, 190), (-17, -10), (0.1, 0.9, 0), 0.3, (
+        Part(("riff", "bass"), ("electric guitar",)),
+        Part(("double bass",), ("kit",)),
+    )),
+    "pop": Style("pop", "Music", ("pop",), (76, 140), (-24, -13), (0.7, 0.3, 0), 1.3, (
+        Part(("song",), ("woman", "man", "woman")),
+        Part(("chords",), ("piano", "guitar", "synth"), -5),
+        Part(("rock",), ("kit", "machine"), -4),
+        Part(("bass",), ("bass",), -4),
+    )),
+    "techno": Style("electronic", "Music", ("techno", "electronic"), (118, 150), (-20, -11), (0.2, 0.8, 0), 1.6, (
+        Part(("four on the floor",), ("machine",)),
+        Part(("ostinato",), ("synth bass",), -4),
+        Part(("arpeggio",), ("synth", ""), -5),
+    )),
+    "house": Style("electronic", "Music", ("dance", "electronic"), (112, 132), (-20, -12), (0.6, 0.4, 0), 1.2, (
+        Part(("house",), ("machine",)),
+        Part(("strum",), ("piano", "synth", "pad"), -3),
+        Part(("song",), ("", "woman"), -2),
+        Part(("bass",), ("synth bass",), -4),
+    )),
+    "new age": Style("ambient", "Music", ("ambient", "new age"), (46, 84), (-36, -22), (0.7, 0.3, 0), 1.2, (
+        Part(("chords",), ("pad",)),
+        Part(("melody",), ("harp", "flute"), -1),
+        Part(("throughout",), ("water", "birds"), -8),
+    )),
+    "soundscape": Style("ambient", "Natural sounds", ("ambient",), (44, 76), (-36, -20), (0.3, 0.7, 0), 1.7, (
+        Part(("throughout",), ("rain", "water", "wind", "birds")),
+        Part(("drone",), ("pad", "bell", "string section", "choir"), -5),
+    )),
+    "carillon": Style("ambient", "Sounds of things", (), (60, 150), (-32, -16), (0.8, 0.2, 0), 0.9, (
+        Part(("toll",), ("bell",)),
+        Part(("throughout",), ("wind", "rain"), -9),
+    )),
+    "raga": Style("indian", "Music", ("indian",), (60, 150), (-30, -16), (0, 0.1, 0.9), 1.4, (
+        Part(("melody",), ("sitar",)),
+        Part(("song",), ("", "flute", "", "woman"), -2),
+        Part(("drone",), ("", "pad", "sitar"), -7),
+        Part(("tintal",), ("tabla", "tabla", ""), -3),
+    )),
+}  # fmt: skip
+
+GUEST = Part(("melody",), ("flute", "violin", "piano", "guitar", "harp", "sitar", "synth", "bell", "woman", "man"), -3)
+GUESTS = 0.2  # share of the clips where somebody from elsewhere sits in, so that a style does not give its instruments away
+
+RULES = (  # a tag is true when a quantity of the clip lies between two bounds, both included
+    ("slow", "tempo_bpm", 0, 78),
+    ("fast", "tempo_bpm", 126, np.inf),
+    ("quiet", "level_dbfs", -np.inf, -29),
+    ("loud", "level_dbfs", -16.5, np.inf),
+    ("solo", "sources", 1, 1),
+    ("vocal", "voices", 1, np.inf),
+    ("no vocals", "voices", 0, 0),
+)
+AFFECT = {  # constant and weights of cues in 0..1: Juslin and Laukka (Psych. Bulletin 129, 2003) on what listeners go by
+    "valence": (0.05, {"lift": 0.45, "tempo": 0.3, "pulse": 0.15}),
+    "energy": (0.0, {"level": 0.45, "tempo": 0.25, "density": 0.15, "pulse": 0.15}),
+    "danceability": (0.0, {"pulse": 0.6, "tempo": 0.2, "level": 0.2}),
+}
+PULSE = {"kit": 0.9, "machine": 1.0, "tabla": 0.6}  # how steady a beat one hears; without drums 0.1
+
+# --- the plan: who plays what, and what is true of it ------------------------------------------------------------------------------------
+
+ARTISTS = 24
+SLOTS = 6  # styles in an artist's repertoire
+SPLITS = {"valid": (4, 12, 20), "test": (1, 7, 15, 21)}  # numbers of the artists; all others train
+PLAN, RENDER, ARTIST, MISS = range(4)  # streams of random numbers
+
+
+def _rng(seed: int, stream: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, stream, number])
+
+
+@dataclass(frozen=True)
+class Artist:
+    """What recurs over an artist's clips: key, tuning, timbre, room, recording, motif and rhythm."""
+
+    number: int
+    tonic: int  # semitones above C
+    tuning_cents: float
+    tempo_factor: float
+    brightness: float  # added to every instrument's
+    tilt: float  # of the recording: < 0 dull, > 0 thin
+    reverb_s: float
+    wet: float
+    hiss_db: float  # below the music
+    jitter_s: float
+    motif: tuple[int, ...]
+    rhythm: tuple[float, ...]  # of 16 steps: one sounds where this is below the role's share
+    turns: tuple[int, ...]  # where the artist starts in each part's round of instruments
+
+
+def artist(number: int, seed: int) -> Artist:
+    rng = _rng(seed, ARTIST, number)
+    return Artist(
+        number=number,
+        tonic=int(rng.integers(12)),
+        tuning_cents=rng.normal(0, 20),
+        tempo_factor=rng.uniform(0.92, 1.08),
+        brightness=rng.uniform(-0.12, 0.12),
+        tilt=rng.uniform(-0.6, 0.6),
+        reverb_s=rng.uniform(0.2, 1.5),
+        wet=rng.uniform(0.05, 0.5),
+        hiss_db=rng.uniform(16, 45),
+        jitter_s=rng.uniform(0.002, 0.02),
+        motif=tuple(np.cumsum(rng.integers(-2, 3, 8)).tolist()),
+        rhythm=tuple(rng.random(16).tolist()),
+        turns=tuple(rng.integers(12, size=8).tolist()),
+    )
+
+
+def split_of(number: int) -> str:
+    return next((split for split, numbers in SPLITS.items() if number in numbers), "train")
+
+
+def repertoires() -> dict[int, tuple[str, ...]]:
+    """The styles of every artist: in each split slots are shared out by weight, at least one a style, and dealt like cards.
+
+    An artist begins at another card than the one before, so that the first clips of a collection are not all of one style.
+    """
+    dealt: dict[int, tuple[str, ...]] = {}
+    for split in ("train", *SPLITS):
+        numbers = [n for n in range(ARTISTS) if split_of(n) == split]
+        slots = Counter(STYLES.keys())  # one each
+        while slots.total() < SLOTS * len(numbers):
+            slots[max(STYLES, key=lambda name: STYLES[name].weight / slots[name])] += 1
+        cards = [name for name in STYLES for _ in range(slots[name])]
+        for i, n in enumerate(numbers):
+            hand = cards[i :: len(numbers)]
+            dealt[n] = (*hand[n % SLOTS :], *hand[: n % SLOTS])
+    return dealt
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One planned clip: what `render` plays and what the collection says about it."""
+
+    index: int
+    group: str
+    split: str
+    style: str
+    sources: tuple[tuple[Part, str], ...]  # parts and their instruments
+    tempo_bpm: float
+    mode: str
+    progression: tuple[int, ...]  # roots of the chords, in degrees of the scale
+    level_dbfs: float
+    duration_s: float
+    genre: str
+    family: str
+    event: tuple[str, ...]
+    tags: tuple[str, ...]
+    affect: dict[str, float] = field(hash=False)
+
+    @property
+    def path(self) -> str:
+        return f"{self.group}/{self.index:05d}.flac"
+
+
+def _true_tags(style: Style, instruments: Iterable[Instrument], quantities: dict[str, float]) -> tuple[str, ...]:
+    measured = tuple(tag for tag, quantity, low, high in RULES if low <= quantities[quantity] <= high)
+    return tuple(dict.fromkeys((*style.tags, *(tag for i in instruments for tag in i.tags), *measured)))
+
+
+def _affect(quantities: dict[str, float], mode: str, pulse: float, rng: np.random.Generator) -> dict[str, float]:
+    cues = {
+        "lift": LIFT[mode],
+        "tempo": (quantities["tempo_bpm"] - 44) / 140,
+        "level": (quantities["level_dbfs"] + 36) / 26,
+        "density": (quantities["sources"] - 1) / 4,
+        "pulse": pulse,
+    }
+    raw = {name: constant + sum(w * cues[cue] for cue, w in weights.items()) for name, (constant, weights) in AFFECT.items()}
+    return {name: float(np.clip(value + rng.normal(0, 0.05), 0, 1)) for name, value in raw.items()}
+
+
+def _piece(index: int, seed: int, styles: tuple[str, ...]) -> Piece:
+    """Clip `index` with all its true tags. Artists take turns, an artist's styles take turns, and a part's instruments take turns."""
+    rng, who = _rng(seed, PLAN, index), artist(index % ARTISTS, seed)
+    turn = index // ARTISTS
+    name = styles[turn % SLOTS]
+    style = STYLES[name]
+    chosen = [(part, part.choices[(turn // SLOTS + who.turns[i]) % len(part.choices)]) for i, part in enumerate(style.parts)]
+    if rng.random() < GUESTS:
+        chosen.append((GUEST, str(rng.choice(GUEST.choices))))
+    sources = tuple((part, instrument) for part, instrument in chosen if instrument)
+    instruments = [INSTRUMENTS[instrument] for _, instrument in sources]
+    mode = str(rng.choice(list(MODES), p=style.modes))
+    quantities = {
+        "tempo_bpm": float(np.clip(rng.uniform(*style.tempo_bpm) * who.tempo_factor, 44, 190)),
+        "level_dbfs": rng.uniform(*style.level_dbfs),
+        "sources": len(sources),
+        "voices": sum("vocal" in instrument.tags for instrument in instruments),
+    }
+    return Piece(
+        index=index,
+        group=f"artist_{who.number:02d}",
+        split=split_of(who.number),
+        style=name,
+        sources=sources,
+        tempo_bpm=quantities["tempo_bpm"],
+        mode=mode,
+        progression=(0,) if mode == "bhairav" else PROGRESSIONS[int(rng.integers(len(PROGRESSIONS)))],  # a raga has no chords
+        level_dbfs=quantities["level_dbfs"],
+        duration_s=rng.uniform(6, 10),
+        genre=style.genre,
+        family=style.family,
+        event=tuple(dict.fromkeys(event for instrument in instruments for event in instrument.events)),
+        tags=_true_tags(style, instruments, quantities),
+        affect=_affect(quantities, mode, max(PULSE.get(instrument, 0.1) for _, instrument in sources), rng),
+    )
+
+
+def plan(clips: int = 600, seed: int = 0) -> list[Piece]:
+    """All clips of the collection, labels included, without a sample of sound.
+
+    `plan(n)` is the beginning of `plan(m)` for n < m. Of every tag in every split 8 % of the occurrences are dropped, by systematic
+    sampling: evenly, from a random start, so that a rare tag cannot lose all of a split by chance.
+
+    Args:
+        clips: number of clips `int > 0`.
+        seed: seed of everything `int >= 0`.
+
+    Returns:
+        The pieces in order of their index.
+
+    Raises:
+        ValueError: for a number of clips or a seed out of range.
+    """
+    if clips <= 0:
+        raise ValueError(f"clips must be > 0, got {clips!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0, got {seed!r}")
+    styles = repertoires()
+    debts: defaultdict[tuple[str, str], float] = defaultdict(_rng(seed, MISS, 0).random)  # at 1 the occurrence goes missing
+
+    def given(split: str, tag: str) -> bool:
+        debt = debts[split, tag] + MISSING
+        debts[split, tag] = debt % 1
+        return debt < 1
+
+    pieces = (_piece(index, seed, styles[index % ARTISTS]) for index in range(clips))
+    return [replace(piece, tags=tuple(tag for tag in piece.tags if given(piece.split, tag))) for piece in pieces]
+
+
+# --- rendering ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Note(NamedTuple):
+    start_s: float
+    duration_s: float
+    degree: int
+    velocity: float
+
+
+def compose(role: Role, piece: Piece, who: Artist, rng: np.random.Generator) -> Iterator[Note]:
+    """The notes of one role: steps of the beat, thinned by the artist's rhythm, on the chords of the piece."""
+    beat_s = 60 / piece.tempo_bpm
+    chord_beats = 4 if piece.tempo_bpm > 100 else 2
+    for step in range(int(piece.duration_s / beat_s / role.step_beats)):
+        beat = step * role.step_beats
+        if step and (who.rhythm[step % 16] + rng.normal(0, 0.1)) > role.share:
+            continue
+        root = piece.progression[int(beat / chord_beats) % len(piece.progression)]
+        for order, degree in enumerate(role.degrees(step, root, who.motif)):
+            start_s = max(0.0, beat * beat_s + 0.012 * order + rng.normal(0, who.jitter_s))
+            yield Note(start_s, role.hold_steps * role.step_beats * beat_s, degree, rng.uniform(0.5, 1) * (1.0 if beat % 1 else 1.2))
+
+
+def _add(track: np.ndarray, start_s: float, sound: np.ndarray) -> None:
+    start = int(start_s * RATE_HZ)
+    end = min(start + len(sound), len(track))
+    track[start:end] += sound[: max(0, end - start)]
+
+
+def _play_notes(instrument: Instrument, role: Role, piece: Piece, who: Artist, rng: np.random.Generator, n: int) -> np.ndarray:
+    track = np.zeros(n)
+    low, high = instrument.register_midi
+    lift = LIFT[piece.mode] - 0.5
+    centre = rng.uniform(low + 6, max(low + 6, high - 6)) + 8 * lift
+    scale = MODES[piece.mode]
+    brightness = float(np.clip(instrument.brightness + 0.16 * lift + who.brightness + rng.normal(0, 0.05), 0.05, 1))
+    for note in compose(role, piece, who, rng):
+        midi = who.tonic + scale[note.degree % 7] + 12 * (note.degree // 7)
+        midi += 12 * round((centre - midi) / 12)  # the octave nearest to the middle of the part
+        frequency_hz = 440 * 2 ** ((midi - 69 + (who.tuning_cents + rng.normal(0, 6)) / 100) / 12)
+        samples = min(int(min(note.duration_s, 4.0) * RATE_HZ), n - int(note.start_s * RATE_HZ))
+        if samples > 0.05 * RATE_HZ:
+            _add(track, note.start_s, note.velocity * instrument.sound(frequency_hz, samples, rng, brightness=brightness))
+    return track
+
+
+def _play_drums(instrument: Instrument, pattern: dict[str, str], piece: Piece, who: Artist, rng: np.random.Generator, n: int) -> np.ndarray:
+    track = np.zeros(n)
+    step_s = 15 / piece.tempo_bpm
+    for name, bar in pattern.items():
+        variants = [drum(instrument.sound[name], int(0.4 * RATE_HZ), rng) for _ in range(3)]
+        for step in range(int(piece.duration_s / step_s)):
+            if bar[step % 16] == "x" and rng.random() > 0.04:
+                start_s = max(0.0, step * step_s + rng.normal(0, who.jitter_s / 2))
+                _add(track, start_s, rng.uniform(0.7, 1) * variants[int(rng.integers(3))])
+    return track
+
+
+def _play(part: Part, name: str, piece: Piece, who: Artist, rng: np.random.Generator) -> np.ndarray:
+    """One source of the mix at its level, 0 dB for a root mean square of 1."""
+    instrument, n = INSTRUMENTS[name], int(piece.duration_s * RATE_HZ)
+    track = np.zeros(n)
+    for role in part.roles:
+        if role in PATTERNS:
+            track += _play_drums(instrument, PATTERNS[role], piece, who, rng, n)
+        elif role in ROLES:
+            track += _play_notes(instrument, ROLES[role], piece, who, rng, n)
+        else:
+            track += instrument.sound(n, rng)
+    track /= np.sqrt(np.mean(track**2)) + 1e-9
+    if instrument.drive:
+        track = np.tanh(instrument.drive * track)
+    return track * 10 ** ((part.level_db + rng.uniform(-8, 3)) / 20)
+
+
+def _record(dry: np.ndarray, who: Artist, rng: np.random.Generator) -> np.ndarray:
+    """The artist's room and tape: reverberation (decaying noise, Moorer, CMJ 3(2), 1979), tilted spectrum, hiss."""
+    tail_n = int(who.reverb_s * RATE_HZ)
+    tail = rng.standard_normal(tail_n) * 10 ** (-3 * np.arange(tail_n) / tail_n)
+    wet = signal.oaconvolve(dry, tail / np.sqrt(np.sum(tail**2)))[: len(dry)]
+    mix = dry + who.wet * wet
+    dark = _smooth(mix, 0.8)
+    mix = mix + who.tilt * (mix - 2 * dark)
+    return mix + np.sqrt(np.mean(mix**2)) * 10 ** (-who.hiss_db / 20) * rng.standard_normal(len(mix))
+
+
+def render(piece: Piece, seed: int = 0) -> np.ndarray:
+    """The sound of a piece: float64 in -1..1 `[shape=(samples,)]` at `RATE_HZ`, with its planned level (peaks are rounded off by tanh)."""
+    rng, who = _rng(seed, RENDER, piece.index), artist(piece.index % ARTISTS, seed)
+    mix = _record(sum(_play(part, name, piece, who, rng) for part, name in piece.sources), who, rng)
+    return np.tanh(mix * 10 ** (piece.level_dbfs / 20) / np.sqrt(np.mean(mix**2)))
+
+
+# --- files -------------------------------------------------------------------------------------------------------------------------------
+
+COLUMNS = ("path", "split", "group", "tags", "genre", "family", "event", *AFFECT)
+
+
+def _replace(path: pathlib.Path, write_to: Callable[[pathlib.Path], None]) -> None:
+    """Writes beside `path` and renames, so that nothing half-written ever has the final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    write_to(part)
+    os.replace(part, path)
+
+
+def _write_clip(audio: pathlib.Path, seed: int, piece: Piece) -> None:
+    samples = np.round(32767 * render(piece, seed)).astype(np.int16)
+    _replace(audio / piece.path, lambda part: soundfile.write(part, samples, RATE_HZ, "PCM_16", format="FLAC"))
+
+
+def _write_table(pieces: list[Piece], path: pathlib.Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for p in pieces:
+            affect = [f"{p.affect[name]:.4f}" for name in AFFECT]
+            table.writerow([p.path, p.split, p.group, "|".join(p.tags), p.genre, p.family, "|".join(p.event), *affect])
+
+
+def write(out: pathlib.Path, clips: int = 600, seed: int = 0, workers: int | None = None) -> pathlib.Path:
+    """Writes the collection: `out/audio/<artist>/<index>.flac` (16 bit), out/demo.json and, last of all, out/demo.csv.
+
+    A complete collection of the same seed, size and `VERSION` is left as it is. Otherwise clips are rendered by `workers` processes; the
+    caller's main module must be importable (`if __name__ == "__main__":`), since they are spawned.
+
+    Args:
+        out: directory, made where missing.
+        clips: number of clips `int > 0`.
+        seed: seed of everything `int >= 0`.
+        workers: processes `int > 0`, none: one per CPU, 8 at most; 1 renders in this process.
+
+    Returns:
+        Path of demo.csv.
+
+    Raises:
+        ValueError: for a number of clips or processes or a seed out of range.
+    """
+    if workers is not None and workers <= 0:
+        raise ValueError(f"workers must be > 0 or None, got {workers!r}")
+    out, begin_s = pathlib.Path(out), time.perf_counter()
+    pieces = plan(clips, seed)
+    table, note = out / "demo.csv", out / "demo.json"
+    about = json.dumps({"seed": seed, "clips": clips, "version": VERSION})
+    if table.exists() and note.exists() and note.read_text() == about and all((out / "audio" / piece.path).exists() for piece in pieces):
+        print(f"demo: {clips} clips are in {out} already")
+        return table
+    table.unlink(missing_ok=True)
+
+    workers = min(workers or min(os.cpu_count() or 1, 8), clips)
+    work = partial(_write_clip, out / "audio", seed)
+    progress = partial(tqdm.tqdm, total=clips, desc="demo", unit="clip", disable=None)
+    if workers == 1:
+        for _ in progress(map(work, pieces)):
+            pass
+    else:
+        with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            for _ in progress(pool.map(work, pieces, chunksize=4)):
+                pass
+
+    _replace(note, lambda part: part.write_text(about))
+    _replace(table, partial(_write_table, pieces))
+    print(f"demo: {clips} clips in {out}, {time.perf_counter() - begin_s:.0f} s")
+    return table

@@ -1,0 +1,150 @@
+"""metrics: scikit-learn is the reference, with ties and empty classes; the bootstrap against resamples drawn by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from tfmusic import metrics
+
+
+def _problem(items=300, classes=6, decimals=None, positives=0.2, dtype=np.float64, seed=0):
+    """Scores that know a little; rounding makes ties."""
+    random = np.random.default_rng(seed)
+    y_true = (random.random((items, classes)) < positives).astype(int)
+    y_true[0], y_true[1] = 1, 0  # both in every class
+    scores = random.random((items, classes)) + 0.3 * y_true
+    return y_true, (scores if decimals is None else scores.round(decimals)).astype(dtype)
+
+
+@pytest.mark.parametrize("decimals", [None, 2, 1, 0], ids=lambda decimals: f"decimals={decimals}")
+@pytest.mark.parametrize("positives", [0.01, 0.2, 0.95])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_equal_to_scikit_learn(decimals, positives, dtype):
+    y_true, scores = _problem(decimals=decimals, positives=positives, dtype=dtype)
+    np.testing.assert_allclose(metrics.roc_auc(y_true, scores), roc_auc_score(y_true, scores, average=None), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(metrics.average_precision(y_true, scores), average_precision_score(y_true, scores, average=None), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [None, 1], ids=lambda decimals: f"decimals={decimals}")
+def test_a_weight_is_a_repetition(decimals):
+    y_true, scores = _problem(decimals=decimals)
+    weights = np.random.default_rng(1).integers(0, 4, len(y_true))
+    repeated = np.repeat(np.arange(len(y_true)), weights)
+    for figure, reference in ((metrics.roc_auc, roc_auc_score), (metrics.average_precision, average_precision_score)):
+        expected = reference(y_true[repeated], scores[repeated], average=None)
+        np.testing.assert_allclose(figure(y_true, scores, weights), expected, rtol=0, atol=1e-12)
+
+
+def test_classes_without_positives_or_negatives_are_nan():
+    """Class 0 has no positive: no figure. Class 1 no negative: every precision is 1, no ROC curve. Class 2 has both, in order."""
+    y_true = np.array([[0, 1, 1], [0, 1, 0]])
+    scores = np.array([[0.9, 0.1, 0.9], [0.8, 0.2, 0.1]])
+    np.testing.assert_array_equal(metrics.roc_auc(y_true, scores), [np.nan, np.nan, 1.0])
+    np.testing.assert_array_equal(metrics.average_precision(y_true, scores), [np.nan, 1.0, 1.0])
+    only_positives = np.array([1, 0])  # as weights, of class 2: its negative is away
+    np.testing.assert_array_equal(metrics.roc_auc(y_true, scores, only_positives), [np.nan] * 3)
+    np.testing.assert_array_equal(metrics.average_precision(y_true, scores, only_positives), [np.nan, 1.0, 1.0])
+
+
+def test_constant_scores_are_guessing():
+    """One tie of everything: half of all pairs are won, and every threshold finds the share of positives, 1/4."""
+    y_true, scores = np.array([[1], [0], [0], [0]]), np.zeros((4, 1))
+    assert metrics.roc_auc(y_true, scores) == [0.5]
+    assert metrics.average_precision(y_true, scores) == [0.25]
+
+
+def test_numbers_of_the_docstrings():
+    """Scores .1 .4 | .35 .8: three of four pairs in order; precision 1 at .8 and 2/3 at .35."""
+    y_true, scores = np.array([[0], [0], [1], [1]]), np.array([[0.1], [0.4], [0.35], [0.8]])
+    assert metrics.roc_auc(y_true, scores) == [0.75]
+    np.testing.assert_allclose(metrics.average_precision(y_true, scores), [(1 + 2 / 3) / 2], rtol=1e-15)
+
+
+def test_macro_leaves_out_what_has_no_figure():
+    assert metrics.macro(np.array([0.5, np.nan, 1.0])) == 0.75
+    assert np.isnan(metrics.macro(np.array([np.nan])))
+
+
+@pytest.mark.parametrize("block", [1 << 18, 7 * 40], ids=["one block", "seven tracks a block"])
+def test_bootstrap_equals_resampling_by_hand(block, monkeypatch):
+    """The same draws, each resampled, sorted and scored from scratch; 40 tracks, so that classes lose their positives at times."""
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    y_true, scores = _problem(items=40, decimals=1, positives=0.03)
+    drawn = np.random.default_rng(5).integers(40, size=(60, 40))
+    for name, figure in (("roc_auc", metrics.roc_auc), ("map", metrics.average_precision)):
+        by_hand = [metrics.macro(figure(y_true[tracks], scores[tracks])) for tracks in drawn]
+        expected = np.nanpercentile(by_hand, [10, 90])
+        interval = metrics.bootstrap_interval(y_true, scores, resamples=60, seed=5, level=0.8)[name]
+        np.testing.assert_allclose(interval, expected, rtol=0, atol=1e-12)
+
+
+def test_interval_is_as_wide_as_theory():
+    """The deviation of one class's ROC-AUC, Hanley and McNeil 1982 (Q1, Q2 of exponential scores): 95 % are 3.92 of it wide."""
+    random = np.random.default_rng(0)
+    y_true = np.arange(1000)[:, None] < 500
+    scores = random.exponential(np.where(y_true, 2.0, 1.0))
+    auc = metrics.macro(metrics.roc_auc(y_true, scores))
+    q1, q2, n = auc / (2 - auc), 2 * auc**2 / (1 + auc), 500
+    deviation = np.sqrt((auc * (1 - auc) + (n - 1) * (q1 + q2 - 2 * auc**2)) / n**2)
+    low, high = metrics.bootstrap_interval(y_true, scores, resamples=400, seed=0)["roc_auc"]
+    assert low < auc < high
+    assert (high - low) / (3.92 * deviation) == pytest.approx(1, abs=0.15)
+
+
+def test_bootstrap_follows_its_seed():
+    y_true, scores = _problem()
+    first, again, other = (metrics.bootstrap_interval(y_true, scores, resamples=20, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_ranking_reports_everything_once():
+    y_true, scores = _problem(classes=4)
+    y_true[:, 2] = 0
+    report = metrics.ranking(y_true, scores, resamples=50, seed=3)
+    assert (report["classes"], report["absent"]) == (4, 1)
+    assert report["positives"] == y_true.sum(axis=0).tolist()
+    for name, figure in (("roc_auc", metrics.roc_auc), ("map", metrics.average_precision)):
+        per_class = figure(y_true, scores)
+        np.testing.assert_allclose(np.array(report[f"{name}_per_class"], float), per_class, rtol=1e-14)
+        assert report[name] == pytest.approx(np.nanmean(per_class), rel=1e-14)
+        assert report[f"{name}_interval"] == list(metrics.bootstrap_interval(y_true, scores, resamples=50, seed=3)[name])
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert metrics.ranking(y_true, scores, resamples=0, seed=3) == report | {"roc_auc_interval": None, "map_interval": None}
+
+
+def test_no_class_with_a_figure():
+    report = metrics.ranking(np.zeros((3, 2)), np.zeros((3, 2)), resamples=2, seed=0)
+    assert report["absent"] == 2
+    assert np.isnan([report["map"], report["roc_auc"], *report["map_interval"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("y_true", "scores", "message"),
+    [
+        (np.ones(3), np.ones(3), r"y_true must be of shape \(items, classes\), got \(3,\)"),
+        (np.ones((0, 2)), np.ones((0, 2)), r"y_true must be of shape .* got \(0, 2\)"),
+        (np.ones((3, 2)), np.ones((3, 1)), r"scores must be of the shape of y_true, \(3, 2\), got \(3, 1\)"),
+        (np.full((3, 2), 0.5), np.ones((3, 2)), r"y_true must be 0 or 1, got 0.5"),
+        (np.array([[0.0, np.nan]]), np.ones((1, 2)), r"y_true must be 0 or 1, got nan"),
+        (np.ones((1, 2)), np.array([[0.0, np.nan]]), r"scores must be numbers, got nan in class 1"),
+    ],
+)
+def test_bad_arguments(y_true, scores, message):
+    for figure in (metrics.roc_auc, metrics.average_precision, lambda *args: metrics.ranking(*args, resamples=0, seed=0)):
+        with pytest.raises(ValueError, match=message):
+            figure(y_true, scores)
+
+
+def test_bad_weights_and_levels():
+    y_true, scores = _problem(items=3, classes=1)
+    for weights in (np.ones(2, int), np.ones(3), np.array([1, -1, 1])):
+        with pytest.raises(ValueError, match="weights must be"):
+            metrics.roc_auc(y_true, scores, weights)
+    with pytest.raises(ValueError, match="resamples must be > 0, got 0"):
+        metrics.bootstrap_interval(y_true, scores, resamples=0, seed=0)
+    with pytest.raises(ValueError, match="resamples must be >= 0, got -1"):
+        metrics.ranking(y_true, scores, resamples=-1, seed=0)
+    with pytest.raises(ValueError, match="level must be between 0 and 1, got 95"):
+        metrics.bootstrap_interval(y_true, scores, resamples=1, seed=0, level=95)

@@ -1,0 +1,118 @@
+"""Keras callbacks. `TrackMetrics` stands first in the list: it fills `logs` before best model, early stopping, TensorBoard and state read them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfmusic import run
+
+
+class TrackMetrics(keras.callbacks.Callback):
+    """Puts figures of whole validation tracks into `logs` at the end of every epoch.
+
+    Args:
+        figures: called without arguments; name to number.
+    """
+
+    def __init__(self, figures: Callable[[], dict[str, float]]):
+        super().__init__()
+        self.figures = figures
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update({f"val_{name}": value for name, value in self.figures().items()})
+
+
+class SaveBest(keras.callbacks.Callback):
+    """Saves a model when a figure in `logs` is greater than ever before; under its name only when complete.
+
+    Args:
+        model: the deployed model; it shares its weights with the net in training.
+        path: ends in .keras.
+        monitor: name in `logs`; a nan never counts as better, and the first epoch always counts.
+    """
+
+    def __init__(self, model: keras.Model, path: Path, monitor: str):
+        super().__init__()
+        self.deployed, self.path, self.monitor = model, path, monitor
+        self.best = float("-inf")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs[self.monitor] > self.best or not self.path.exists():
+            self.best = max(self.best, logs[self.monitor])
+            temporary = self.path.with_name(f".new.{self.path.name}")
+            self.deployed.save(temporary)
+            os.replace(temporary, self.path)
+
+
+class SaveState(keras.callbacks.Callback):
+    """Keeps in one file, written at once, everything that an uninterrupted run would carry into its next epoch.
+
+    That is the net's weights and random states (dropout), the optimiser, the plain attributes of the other callbacks (early stopping's best
+    and waited epochs, ...), and the history so far. Stands last in the list.
+
+    Args:
+        directory: the run's.
+        callbacks: whose state is kept.
+    """
+
+    def __init__(self, directory: Path, callbacks: list[keras.callbacks.Callback]):
+        super().__init__()
+        self.directory, self.callbacks = directory, callbacks
+        self.history: list[dict[str, float]] = []
+        self.saved: dict[str, np.ndarray] | None = None
+
+    def load(self) -> tuple[int, bool]:
+        """Reads the state that `on_train_begin` will restore; returns the epoch to go on with, and whether training had stopped by itself."""
+        path = self.directory / run.STATE
+        if not path.is_file():
+            return 0, False
+        with np.load(path) as file:
+            self.saved = dict(file)
+        notes = json.loads(str(self.saved["notes"]))
+        self.history = notes["history"]
+        return len(self.history), notes["stopped"]
+
+    def on_train_begin(self, logs=None):
+        if self.saved is None:
+            return
+        for name, variables in self._variables().items():
+            for index, variable in enumerate(variables):
+                variable.assign(self.saved[f"{name}/{index}"])
+        for callback, state in zip(self.callbacks, json.loads(str(self.saved["notes"]))["callbacks"], strict=True):
+            vars(callback).update(state)
+        self.saved = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
+        notes = {
+            "history": self.history,
+            "callbacks": [_plain_state(callback) for callback in self.callbacks],
+            "stopped": bool(self.model.stop_training),
+        }
+        arrays = {
+            f"{name}/{index}": np.asarray(variable) for name, variables in self._variables().items() for index, variable in enumerate(variables)
+        }
+        temporary = self.directory / f".{run.STATE}.tmp"
+        with open(temporary, "wb") as file:
+            np.savez(file, notes=json.dumps(notes), **arrays)
+            os.fsync(file.fileno())
+        os.replace(temporary, self.directory / run.STATE)
+        run.write_csv(self.directory / run.HISTORY, self.history)
+
+    def _variables(self) -> dict[str, list]:
+        return {"net": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+
+def _plain_state(callback: keras.callbacks.Callback) -> dict:
+    """Attributes of a callback that JSON can hold: the counters and bests that Keras itself forgets."""
+    return {
+        name: float(value) if isinstance(value, np.floating) else value
+        for name, value in vars(callback).items()
+        if isinstance(value, (bool, int, float, str, type(None), np.floating)) and not name.startswith("_")
+    }

@@ -1,0 +1,112 @@
+"""What every command line shares: flags from typed functions, one line for a mistake, an exit code, and quiet libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+from tqdm import tqdm
+
+from tfmusic.config import InputError
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+NOISE = re.compile(
+    rb"WARNING: All log messages before absl::Init|[IWE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc|To enable the foll"
+)
+
+
+def parse(target: Any, *, prog: str, args: list[str] | None = None, **options: Any) -> Any:
+    """Flags of a typed function or settings class; a wrong one ends the program with one line on stderr.
+
+    Args:
+        target: what `tyro.cli` takes: a function (called with the flags), a class or a dict of subcommands.
+        prog: the command as the user types it.
+        args: arguments; none: those of the process.
+        **options: further arguments of `tyro.cli`.
+    """
+    box = io.StringIO()
+    cli = tyro.extras.subcommand_cli_from_dict if isinstance(target, dict) else tyro.cli
+    try:
+        with contextlib.redirect_stderr(box):
+            settings = cli(target, prog=prog, args=args, **options)
+    except SystemExit as stop:
+        if stop.code:
+            print(f"error: {_one_line(box.getvalue())} ({prog} --help)", file=sys.stderr)
+            sys.exit(USAGE)
+        raise
+    sys.stderr.write(box.getvalue())
+    return settings
+
+
+def _one_line(box: str) -> str:
+    """The sentence inside tyro's box: without frame, value dumps, links and the pointer to --help."""
+    rows = [line.strip("│╭╰─╮╯ ") for line in box.splitlines()[1:]]
+    text = " ".join(row for row in rows if row)
+    text = re.sub(r" For full helptext.*| Argument helptext:.*", "", text)
+    invalid = re.match(
+        r"Error parsing (?:experiment\.)?(?P<group>\S+): \d+ validation errors? for \w+ (?P<complaint>.*?) "
+        r"\[type=\w+, input_value=(?P<value>.*?), input_type=",
+        text,
+    )
+    if invalid:  # pydantic's: a field and "Input should be ...", or the sentence of one of our validators
+        field, _, rule = invalid["complaint"].partition(" Input ")
+        if rule:
+            return f"--{invalid['group']}.{field.replace('_', '-')} {rule}, got {invalid['value']}"
+        return f"--{invalid['group']}: {field.removeprefix('Value error, ')}"
+    return text.replace("Perhaps you meant:", "- perhaps you meant")
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow and finds its devices without its start-up chatter; TF_CPP_MIN_LOG_LEVEL=0 shows it.
+
+    TensorFlow 2.21 writes these lines from C++ whatever the log level, so they are held back and the known ones dropped.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
+        return
+    sys.stderr.flush()
+    outer = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        finally:
+            os.dup2(outer, 2)
+            os.close(outer)
+            held.seek(0)
+            for line in held:
+                if not NOISE.match(line):
+                    os.write(2, line)
+
+
+def progress(iterable: Any = None, **options: Any) -> tqdm:
+    """A bar with an estimate on a terminal, a line every half minute in a log; arguments of `tqdm`."""
+    return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 30, dynamic_ncols=True, **options)
+
+
+def main(program: Callable[[], Any]) -> None:
+    """Runs `program`; a user's mistake, a full disk or Ctrl-C becomes one line and an exit code, anything else a traceback."""
+    try:
+        program()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        print(f"\ninterrupted; {stop}" if str(stop) else "\ninterrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, `| head` for instance
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EPERM):
+            raise
+        sys.exit(f"error: {error.filename or 'output'}: {error.strerror}")

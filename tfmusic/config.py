@@ -1,0 +1,182 @@
+"""Every setting of an experiment: frozen pydantic models with units in the names, ranges in the types and one line of help a field.
+
+A recipe returns an `Experiment`, the command line overrides its fields, the run writes it to experiment.json, and nothing else decides
+anything. No TensorFlow here: `--help` and `--list` read this module only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+VERSION = "0.1.0"  # of the code; stands in every manifest, run and bundle
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one line that says what, where, and what was expected."""
+
+
+class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Base of all settings: immutable, unknown keys are errors."""
+
+
+class FrontEnd(Settings):
+    """Waveform window to log-mel spectrogram; `tfmusic.frontend.LogMel` is its graph."""
+
+    sample_rate_hz: int = Field(16_000, gt=0, description="Rate the audio is resampled to.")
+    window_s: float = Field(3.0, gt=0, description="Length of one training or scoring window in seconds.")
+    short: Literal["pad", "tile"] = Field("pad", description="A clip shorter than the window is zero-padded at its end, or repeated.")
+    n_fft: int = Field(512, gt=1, description="FFT size in samples.")
+    frame_samples: int | None = Field(None, gt=1, description="Length of the Hann window in samples; none: n_fft.")
+    hop_samples: int = Field(256, gt=0, description="Samples between frames.")
+    padding: Literal["zero", "reflect", "none"] = Field("zero", description="Padding that centres frames; none: the first frame starts at sample 0.")
+    power: Literal[1, 2] = Field(2, description="1: magnitude, 2: power spectrogram.")
+    n_mels: int = Field(96, gt=0, description="Mel bands.")
+    mel: Literal["slaney", "htk", "htk_mel"] = Field(
+        "slaney", description="slaney: Slaney scale, area-normalised. htk: HTK scale. htk_mel: HTK scale, triangles linear in mel, no DC bin."
+    )
+    f_min_hz: float = Field(0.0, ge=0, description="Lower edge of the lowest band.")
+    f_max_hz: float | None = Field(None, gt=0, description="Upper edge of the highest band; none: half the sample rate.")
+    log: Literal["db", "ln", "ln_offset", "log10_gain"] = Field(
+        "db", description="db: 10 log10 max(x, floor). ln: ln max(x, floor). ln_offset: ln(x + floor). log10_gain: log10(1 + x / floor)."
+    )
+    floor: float = Field(1e-7, gt=0, description="The floor in the log.")
+    normalise: Literal["none", "window"] = Field("none", description="window: each window's log-mel to zero mean and unit deviation.")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> FrontEnd:
+        if (self.frame_samples or self.n_fft) > self.n_fft:
+            raise ValueError(f"frame_samples must be at most n_fft = {self.n_fft}, got {self.frame_samples}")
+        upper_hz = self.sample_rate_hz / 2
+        if not self.f_min_hz < (self.f_max_hz or upper_hz) <= upper_hz:
+            raise ValueError(f"f_min_hz < f_max_hz <= {upper_hz:g} Hz (half the sample rate) must hold, got {self.f_min_hz:g} and {self.f_max_hz}")
+        if self.window_samples < (self.frame_samples or self.n_fft):
+            raise ValueError(f"window_s must hold one frame of {self.frame_samples or self.n_fft} samples, got {self.window_s} s")
+        return self
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one window."""
+        return round(self.window_s * self.sample_rate_hz)
+
+
+PRESETS: dict[str, FrontEnd] = {
+    # librosa.feature.melspectrogram and power_to_db(top_db=None) of librosa 0.11: centred, zero padding, Slaney filters.
+    "librosa": FrontEnd(sample_rate_hz=22_050, n_fft=2048, hop_samples=512, n_mels=128, floor=1e-10),
+    # torchaudio.transforms.MelSpectrogram and AmplitudeToDB: defaults of both.
+    "torchaudio": FrontEnd(n_fft=400, hop_samples=200, n_mels=128, padding="reflect", mel="htk", floor=1e-10),
+    # musicnn.extractor: log10(10000 x + 1). Its nets were trained in 2019, when librosa's stft padded by reflection.
+    "musicnn": FrontEnd(padding="reflect", log="log10_gain", floor=1e-4),
+    # PANNs, pytorch/models.py of audioset_tagging_cnn: torchlibrosa, 10 log10 max(x, 1e-10).
+    "panns": FrontEnd(
+        sample_rate_hz=32_000, n_fft=1024, hop_samples=320, padding="reflect", n_mels=64, f_min_hz=50, f_max_hz=14_000, floor=1e-10
+    ),
+    # YAMNet, params.py and features.py of tensorflow/models: 25 ms frames every 10 ms, magnitude, tf.signal's mel matrix, ln(x + .001).
+    "yamnet": FrontEnd(
+        window_s=0.975, n_fft=512, frame_samples=400, hop_samples=160, padding="none", power=1, n_mels=64, mel="htk_mel",
+        f_min_hz=125, f_max_hz=7_500, log="ln_offset", floor=1e-3,
+    ),
+}  # fmt: skip
+
+
+class Layout(Settings):
+    """Audio of the records."""
+
+    sample_rate_hz: int = Field(16_000, gt=0, description="Rate the audio is resampled to.")
+    chunk_s: float = Field(7.0, gt=0, description="Longest stretch of a training track in one record, in seconds.")
+    stride_s: float = Field(3.0, gt=0, description="Greatest distance of two chunks; the widest window is chunk minus stride.")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Layout:
+        if self.stride_s >= self.chunk_s:
+            raise ValueError(f"stride_s must be below chunk_s = {self.chunk_s:g}, got {self.stride_s:g}")
+        return self
+
+    @property
+    def widest_window_samples(self) -> int:
+        """The longest training window these records serve."""
+        return round((self.chunk_s - self.stride_s) * self.sample_rate_hz)
+
+    @property
+    def stride_samples(self) -> int:
+        return max(1, round(self.stride_s * self.sample_rate_hz))
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class SpecAugment(Settings):
+    """Masks on the log-mel of every training example (Park et al., Interspeech 2019); `tfmusic.augment.spec_augment`."""
+
+    probability: Probability = Field(0.0, description="Share of the examples that are masked; 0 switches it off.")
+    time_masks: int = Field(2, ge=0, description="Masks over frames.")
+    time_frames: int = Field(20, ge=0, description="Greatest width of a time mask in frames.")
+    mel_masks: int = Field(2, ge=0, description="Masks over mel bands.")
+    mel_bands: int = Field(10, ge=0, description="Greatest width of a mel mask in bands.")
+
+
+class Augment(Settings):
+    """What happens to training examples only; validation and test never see it."""
+
+    spec_augment: SpecAugment = SpecAugment()
+    mixup_alpha: float = Field(0.0, ge=0, description="Mixup weights are drawn from Beta(alpha, alpha); 0 switches it off.")
+
+
+class Data(Settings):
+    """The training stream."""
+
+    crops_per_clip: int = Field(1, gt=0, description="Random windows taken from every clip in one epoch.")
+    shuffle_buffer: int = Field(1024, gt=0, description="Windows shuffled together, beside the shuffled order of what is read.")
+
+
+class Net(Settings):
+    """The network from log-mel to logits: an entry of `tfmusic.models.MODELS`."""
+
+    name: str = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
+    width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the last dense layer.")
+
+
+class Loss(Settings):
+    """What is minimised."""
+
+    name: Literal["bce", "focal"] = Field("bce", description="Binary cross-entropy or focal loss.")
+    focal_gamma: float = Field(2.0, ge=0, description="Focusing strength of the focal loss.")
+    focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Weight of the positives; none: no balancing.")
+
+
+class Fit(Settings):
+    """Optimisation."""
+
+    epochs: int = Field(40, ge=0, description="Passes over the training clips.")
+    batch_size: int = Field(16, gt=0, description="Windows a step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW); 0: Adam.")
+    monitor: Literal["val_map", "val_roc_auc"] = Field("val_map", description="Figure that picks the best epoch, greater is better.")
+    patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops.")
+    seed: int = Field(0, ge=0, description="Seed of weights, order, crops and augmentation.")
+    deterministic: bool = Field(False, description="Bit-for-bit repeatable on CPU; slower on some accelerators.")
+
+
+class Evaluation(Settings):
+    """How whole tracks are scored: windows at a fixed hop, mean over windows."""
+
+    hop_s: float = Field(1.5, gt=0, description="Seconds between the windows of a track; the last one ends at the track's end.")
+    batch_size: int = Field(64, gt=0, description="Windows scored together; no figure depends on it.")
+    bootstrap: int = Field(500, ge=0, description="Resamples of the test tracks for the 95 % intervals; 0: none.")
+
+
+class Experiment(Settings):
+    """Everything a run needs besides its records."""
+
+    recipe: str = Field(description="Name of the recipe this began as.")
+    task: Literal["tagging"] = Field("tagging", description="Key of tfmusic.tasks.TASKS.")
+    frontend: FrontEnd = FrontEnd()
+    augment: Augment = Augment()
+    data: Data = Data()
+    net: Net = Net()
+    loss: Loss = Loss()
+    fit: Fit = Fit()
+    evaluation: Evaluation = Evaluation()

@@ -1,0 +1,188 @@
+"""The training stream and the reading of whole tracks.
+
+Order, crops and augmentation are pure functions of (seed, epoch, index): the same epoch comes back whatever the parallelism, each epoch
+differs, and a run resumed at epoch e sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfmusic import augment, schema
+from tfmusic.config import Experiment, InputError
+from tfmusic.frontend import LogMel
+
+READ_BUFFER_BYTES = 1 << 20
+CROP, SHUFFLE, MASK, MIX = range(4)  # streams of random numbers, apart for equal seeds and indices
+STREAMS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """A whole validation or test track."""
+
+    id: str
+    waveform: np.ndarray  # int16 (samples,)
+    labels: np.ndarray  # 0/1 (labels,)
+    targets: np.ndarray  # float32 (targets,)
+
+
+def steps_per_epoch(manifest: schema.Manifest, experiment: Experiment) -> int:
+    """Full batches in one epoch.
+
+    Raises:
+        InputError: the training split cannot fill one batch.
+    """
+    clips = manifest.split("train").tracks * experiment.data.crops_per_clip
+    steps = clips // experiment.fit.batch_size
+    if not steps:
+        raise InputError(f"--fit.batch-size must be at most the {clips} windows of an epoch, got {experiment.fit.batch_size}")
+    return steps
+
+
+def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
+    """Refuses records that the experiment's windows cannot be cut from, with the build line that mends it.
+
+    Raises:
+        InputError: another sample rate, or a window wider than chunk minus stride.
+    """
+    layout, frontend = manifest.layout, experiment.frontend
+    if layout.sample_rate_hz != frontend.sample_rate_hz:
+        raise InputError(
+            f"the records have {layout.sample_rate_hz} Hz, the experiment wants {frontend.sample_rate_hz} Hz; "
+            f"build them with --sample-rate-hz {frontend.sample_rate_hz}, or set --frontend.sample-rate-hz {layout.sample_rate_hz}"
+        )
+    if layout.widest_window_samples < frontend.window_samples:
+        raise InputError(
+            f"windows of {frontend.window_s:g} s need records whose chunk minus stride is as long, got {layout.chunk_s:g} - {layout.stride_s:g} s; "
+            f"build them with --chunk-s {frontend.window_s + layout.stride_s:g} --stride-s {layout.stride_s:g}"
+        )
+
+
+def train_batches(directory: Path, manifest: schema.Manifest, experiment: Experiment, first_epoch: int = 0) -> tf.data.Dataset:
+    """Endless-looking stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
+
+    Args:
+        directory: of the records.
+        manifest: of the records.
+        experiment: front end, augmentation, batch size, seed and number of epochs.
+        first_epoch: where to begin `int >= 0`.
+
+    Returns:
+        (features float32 `[shape=(batch, frames, mels)]`, labels float32 `[shape=(batch, labels)]`), up to the last epoch's end.
+
+    Raises:
+        InputError: the records do not fit the experiment.
+    """
+    check_records(manifest, experiment)
+    steps = steps_per_epoch(manifest, experiment)
+    frontend = LogMel(experiment.frontend)
+    fit, masks, alpha = experiment.fit, experiment.augment.spec_augment, experiment.augment.mixup_alpha
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
+
+        def features_of(step, batch):
+            waveforms, labels, index = batch
+            features = frontend(tf.cast(waveforms, tf.float32) / 32768.0)
+            if masks.probability > 0:
+                features = augment.spec_augment(features, tf.cast(_seeds(seed, MASK, index), tf.int32), **masks.model_dump())
+            if alpha > 0:
+                features, labels = augment.mixup(features, labels, _seeds(seed, MIX, step), alpha)
+            return features, labels
+
+        def permuted(block, batch):
+            order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(batch[0])[0]), _seeds(seed, SHUFFLE, block))
+            return tf.nest.map_structure(lambda tensor: tf.gather(tensor, order), batch)
+
+        # Blocks, for Dataset.shuffle would mix the process' global seed into its own.
+        stream = windows(directory, manifest, experiment, epoch).batch(experiment.data.shuffle_buffer).enumerate()
+        stream = stream.map(permuted, num_parallel_calls=2, deterministic=True).unbatch()
+        stream = stream.batch(fit.batch_size, drop_remainder=True).take(steps).enumerate()
+        return stream.map(features_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    epochs = tf.data.Dataset.range(first_epoch, max(fit.epochs, first_epoch))
+    return epochs.flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
+
+
+def windows(directory: Path, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor) -> tf.data.Dataset:
+    """The random windows of one epoch: `crops_per_clip` of every training track, each start position of a track equally likely.
+
+    Args:
+        directory: of the records.
+        manifest: of the records.
+        experiment: front end (window), seed, crops per clip.
+        epoch: number of the epoch, an int64 scalar.
+
+    Returns:
+        (window int16 `[shape=(samples,)]`, labels float32 `[shape=(labels,)]`, index int64 scalar: the window's number in the epoch).
+    """
+    frontend, crops = experiment.frontend, experiment.data.crops_per_clip
+    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+
+    def crop(index, record):
+        example = schema.parse(record, len(manifest.labels), len(manifest.targets))
+        starts = tf.maximum(example["samples"] - frontend.window_samples + 1, 1)
+        low = example["part"] * starts // example["parts"]
+        high = (example["part"] + 1) * starts // example["parts"]
+        first = tf.random.stateless_uniform([], _seeds(seed, CROP, index), low, high, tf.int64) - example["start"]
+        window = schema.decode_window(example["audio"], first, frontend.window_samples, frontend.short)
+        return window, tf.cast(example["labels"], tf.float32), index
+
+    visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
+    records = visits.flat_map(lambda visit: _visit(directory, manifest, visit, _seeds(seed, CROP, visit))).enumerate()
+    return records.map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _visit(directory: Path, manifest: schema.Manifest, visit: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
+    """One chunk of every training track: the runs `visit mod parts` of all shards, in shuffled order, read several at a time."""
+    rows = [(shard.file, runs) for shard in manifest.shards if shard.split == "train" for runs in shard.runs]
+    files = tf.constant([str(directory / file) for file, _ in rows])
+    parts = tf.constant([runs.parts for _, runs in rows], tf.int64)
+    tracks = tf.constant([runs.tracks for _, runs in rows], tf.int64)
+    offsets = tf.constant([offset for _, runs in rows for offset in runs.offsets], tf.int64)
+    first = tf.cumsum(parts, exclusive=True)
+
+    def run_of(row):
+        return _records_at(files[row], offsets[first[row] + visit % parts[row]]).take(tracks[row])
+
+    order = tf.random.experimental.stateless_shuffle(tf.range(len(rows)), seed)
+    return tf.data.Dataset.from_tensor_slices(order).interleave(
+        run_of, cycle_length=min(16, len(rows)), num_parallel_calls=min(4, len(rows)), deterministic=True
+    )
+
+
+def _records_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+    """A TFRecord file from a byte offset on. Only the raw op takes an offset; it must stand inside a dataset function, since TensorFlow
+    (2.17 to 2.21) forgets the offset when it serialises the op at the top of a pipeline."""
+    variant = tf.raw_ops.TFRecordDatasetV2(filenames=[file], compression_type="", buffer_size=READ_BUFFER_BYTES, byte_offsets=[offset])
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+
+def _seeds(seed: tf.Tensor, stream: int, index: tf.Tensor) -> tf.Tensor:
+    """Seeds of one stream: int64 `[shape=(2,)]`, or `[shape=(n, 2)]` for indices `[shape=(n,)]`."""
+    key = seed[0] * 1_000_003 + seed[1]  # one number per (seed, epoch)
+    index = tf.convert_to_tensor(index, tf.int64)
+    return tf.stack([tf.broadcast_to(key, tf.shape(index)), index * STREAMS + stream], axis=-1)
+
+
+def tracks(directory: Path, manifest: schema.Manifest, split: str) -> Iterator[Track]:
+    """Whole tracks of the validation or test split, in the records' order.
+
+    Raises:
+        InputError: the split is empty, or is the training split, whose tracks lie in chunks.
+    """
+    if split == "train":
+        raise InputError("whole tracks are in the splits valid and test, got 'train'")
+    manifest.split(split)
+    files = [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
+    records = tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER_BYTES)
+    parsed = records.map(lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets)), num_parallel_calls=2)
+    for example in parsed.prefetch(8).as_numpy_iterator():
+        waveform = np.frombuffer(example["audio"], "<i2")
+        yield Track(example["id"].decode(), waveform, example["labels"], example["targets"])

@@ -1,0 +1,139 @@
+"""What is minimised: pure functions from labels and logits to one loss per example, and thin Keras classes around them.
+
+Everything takes logits, never probabilities: `log sigmoid` keeps its gradient where a rounded probability has lost it. Binary
+cross-entropy needs no class of ours, Keras' own serves.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmusic import config
+
+
+def binary_crossentropy(y_true, logits):
+    """Cross-entropy of independent labels, per example: `-[y log p + (1-y) log(1-p)]` with `p = sigmoid(logits)`, mean over labels.
+
+    Args:
+        y_true: 0/1 or soft labels (mixup) `[shape=(batch, labels)]`.
+        logits: scores before the sigmoid `[shape=(batch, labels)]`.
+
+    Returns:
+        Loss `[shape=(batch,)]`, natural log, float32 or wider.
+
+    >>> binary_crossentropy([[1.0, 0.0]], ops.zeros((1, 2)))  # -log 1/2 = 0.693
+    """
+    y_true, logits = _at_least_float32(y_true, logits)
+    return keras.losses.binary_crossentropy(y_true, logits, from_logits=True)
+
+
+def focal_loss(y_true, logits, gamma: float = 2.0, alpha=None):
+    """Focal loss of independent labels, per example.
+
+    `-[y a (1-p)^g log p + (1-y) (1-a) p^g log(1-p)]` with `p = sigmoid(logits)`, mean over labels (Lin et al., ICCV 2017, eq. 5). It turns
+    learning away from the many easy negatives. Without `alpha` both factors `a` and `1-a` are 1, so that `gamma=0` is binary
+    cross-entropy, number for number; `gamma=0, alpha=.5` is half of it.
+
+    Soft labels weigh the two terms by y and 1-y, each with its own power. Keras' BinaryFocalCrossentropy takes one power of the mixed
+    probability instead: equal for 0/1, where a soft label differs it is ours that is linear in the label, as mixup asks.
+
+    Args:
+        y_true: 0/1 or soft labels `[shape=(batch, labels)]`.
+        logits: scores before the sigmoid `[shape=(batch, labels)]`.
+        gamma: focusing strength `float >= 0`.
+        alpha: weight of the positives `0 < float < 1`, or one per label `[shape=(labels,)]`; None: no balancing.
+
+    Returns:
+        Loss `[shape=(batch,)]`, natural log, float32 or wider.
+
+    >>> focal_loss([[1.0]], ops.zeros((1, 1)), gamma=2.0, alpha=0.25)  # 1/4 * (1/2)^2 * log 2 = 0.0433
+    """
+    if gamma == 0 and alpha is None:
+        return binary_crossentropy(y_true, logits)
+    y_true, logits = _at_least_float32(y_true, logits)
+    log_p, log_not_p = -ops.softplus(-logits), -ops.softplus(logits)
+    # (1-p)^g as exp(g log(1-p)): the power's own gradient is 0 * inf where a probability has rounded to 0.
+    positive = y_true * ops.exp(gamma * log_not_p) * log_p
+    negative = (1 - y_true) * ops.exp(gamma * log_p) * log_not_p
+    if alpha is not None:
+        alpha = ops.convert_to_tensor(alpha, logits.dtype)
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return -ops.mean(positive + negative, axis=-1)
+
+
+def _at_least_float32(y_true, logits):
+    """Both as tensors of one float type: the logits' own, or float32 where that is a half."""
+    logits = ops.convert_to_tensor(logits)
+    dtype = keras.backend.result_type(logits.dtype, "float32")
+    return ops.cast(y_true, dtype), ops.cast(logits, dtype)
+
+
+def _checked(gamma, alpha):
+    """The two arguments as JSON keeps them: a float; a float, a list of floats or None."""
+    if not gamma >= 0:
+        raise ValueError(f"gamma must be >= 0, got {gamma!r}")
+    if alpha is not None:
+        array = np.asarray(alpha, np.float64)
+        if array.ndim > 1 or not ((array > 0) & (array < 1)).all():
+            raise ValueError(f"alpha must be None, or between 0 and 1, one number or one per label, got {alpha!r}")
+        alpha = array.tolist()
+    return float(gamma), alpha
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class FocalLoss(keras.losses.Loss):
+    """`focal_loss` as a Keras loss; arguments as there."""
+
+    def __init__(self, gamma=2.0, alpha=None, reduction="sum_over_batch_size", name="focal_loss", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.gamma, self.alpha = _checked(gamma, alpha)
+
+    def call(self, y_true, y_pred):
+        return focal_loss(y_true, y_pred, self.gamma, self.alpha)
+
+    def get_config(self):
+        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha, "dtype": self.dtype}
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class FocalLossLayer(keras.layers.Layer):
+    """`focal_loss` inside a functional model: called on (y_true, logits), adds the mean loss to the model's and returns the logits.
+
+    For models whose labels are inputs; such a model compiles without a loss. Serve the part of it from features to logits.
+
+    Args:
+        gamma, alpha: as in `focal_loss`.
+
+    >>> features, y_true = keras.Input((8,)), keras.Input((3,))
+    >>> logits = keras.layers.Dense(3)(features)
+    >>> training = keras.Model([features, y_true], FocalLossLayer(gamma=2.0)(y_true, logits))
+    >>> training.compile("adam")
+    >>> serving = keras.Model(features, logits)
+    """
+
+    def __init__(self, gamma=2.0, alpha=None, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})  # the logits return as they came, under mixed precision too
+        self.gamma, self.alpha = _checked(gamma, alpha)
+
+    def call(self, y_true, logits):
+        self.add_loss(ops.mean(focal_loss(y_true, logits, self.gamma, self.alpha)))
+        return logits
+
+    def compute_output_shape(self, y_true_shape, logits_shape):
+        return logits_shape
+
+    def get_config(self):
+        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha}
+
+
+LOSSES = {
+    "bce": lambda settings: keras.losses.BinaryCrossentropy(from_logits=True),
+    "focal": lambda settings: FocalLoss(settings.focal_gamma, settings.focal_alpha),
+}
+
+
+def make(settings: config.Loss) -> keras.losses.Loss:
+    """The Keras loss of these settings, on logits."""
+    return LOSSES[settings.name](settings)

@@ -1,0 +1,130 @@
+"""One run from start to end: records and experiment to a run directory with the best deployed model, resumable after any kill."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfmusic import callbacks, data, evaluate, models, run, schema
+from tfmusic.config import Experiment, InputError
+from tfmusic.frontend import LogMel
+from tfmusic.tasks import TASKS
+
+
+def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
+    """Trains a new run and evaluates its best epoch.
+
+    Args:
+        experiment: a recipe's, with or without changes.
+        records: directory that `python -m records build` wrote.
+        out: run directory; new or empty.
+
+    Returns:
+        The run directory: best.keras, metrics.json and the rest of `tfmusic.run`.
+
+    Raises:
+        InputError: records that do not fit, or `out` in use.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+
+    >>> fit(recipes.tagging(), "data/records", "runs/first")  # doctest: +SKIP
+    """
+    out, records = Path(out), Path(records)
+    manifest = schema.read_manifest(records)
+    _check(manifest, experiment)
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    run.write_text(out / run.LABELS, manifest.vocabulary.text())
+    run.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.vocabulary_sha1).model_dump_json(indent=1))
+    return resume(out)
+
+
+def resume(out: Path | str) -> Path:
+    """Goes on with a run at its last finished epoch, and evaluates it; a finished run is only evaluated.
+
+    Args:
+        out: run directory.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        InputError: no run, or its records are gone or have another vocabulary.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+    """
+    out = Path(out)
+    info = run.read(out)
+    manifest = schema.read_manifest(info.records)
+    if manifest.vocabulary_sha1 != info.vocabulary_sha1:
+        raise InputError(f"{info.records} has another vocabulary than {out}: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
+    _check(manifest, info.experiment)
+    try:
+        _train(out, info, manifest)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: python train.py --resume {out}") from None
+    score = evaluate.scorer(evaluate.load_best(out))
+    figures = {name: evaluate.figures(score, info.records, manifest, info, split) for name, split in (("validation", "valid"), ("test", "test"))}
+    run.write_json(out / run.METRICS, figures)
+    return out
+
+
+def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
+    """Everything that can be refused before the first step."""
+    data.check_records(manifest, experiment)
+    data.steps_per_epoch(manifest, experiment)
+    for split in ("valid", "test"):
+        manifest.split(split)
+
+
+def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
+    experiment, task = info.experiment, TASKS[info.experiment.task]
+    settings = experiment.fit
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+
+    frontend = LogMel(experiment.frontend)
+    frames, mels = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
+    net = models.build(experiment.net, (frames, mels), len(manifest.labels))
+    deployed = models.deploy(frontend, net, task.activation)
+    net.compile(optimizer=_optimizer(experiment), loss=task.loss(experiment.loss))
+    net.optimizer.build(net.trainable_variables)
+
+    score = evaluate.scorer(deployed)
+
+    def validate() -> dict[str, float]:
+        tracks = data.tracks(info.records, manifest, "valid")
+        scored = evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
+        figures = task.figures(scored.y_true, scored.scores, 0, settings.seed)
+        return {name: figures[name] for name in task.watched}
+
+    watchers = [
+        callbacks.TrackMetrics(validate),
+        callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
+        keras.callbacks.EarlyStopping(settings.monitor, mode="max", patience=settings.patience),
+        keras.callbacks.TensorBoard(out / run.TENSORBOARD, write_graph=False),
+    ]
+    state = callbacks.SaveState(out, watchers)
+    first_epoch, stopped = state.load()
+    if stopped or first_epoch >= settings.epochs:
+        if not (out / run.BEST).is_file():
+            deployed.save(out / run.BEST)  # --fit.epochs 0: the fresh weights
+        return
+    net.fit(
+        data.train_batches(info.records, manifest, experiment, first_epoch),
+        initial_epoch=first_epoch,
+        epochs=settings.epochs,
+        steps_per_epoch=data.steps_per_epoch(manifest, experiment),
+        callbacks=[*watchers, state],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+
+
+def _optimizer(experiment: Experiment) -> keras.optimizers.Optimizer:
+    settings = experiment.fit
+    if settings.weight_decay:
+        return keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
+    return keras.optimizers.Adam(settings.learning_rate)

@@ -1,0 +1,139 @@
+"""Trains a recipe, evaluates it on whole tracks, writes a report and a bundle that ships.
+
+python train.py --task tagging                           the embedded demo collection
+python train.py --task tagging --records data/records    records of your own
+python train.py --list                                   all recipes
+python train.py --resume runs/NAME                       after any interruption
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+import tyro
+
+from tfmusic import cli, recipes
+from tfmusic.config import Experiment, InputError, Layout, Settings
+
+PROG = "python train.py"
+DEMO = Path("data/demo")
+
+
+class Modes(Settings):
+    """What else than a new run can be asked for."""
+
+    resume: Path | None = pydantic.Field(None, description="Goes on with this run directory; takes no other flag.")
+    list: bool = pydantic.Field(False, description="Lists the recipes and ends.")
+
+
+class Choice(Modes):
+    """Flags that decide the defaults of all others, so they are read first."""
+
+    task: str | None = None
+    recipe: str | None = None
+
+
+class Options(Modes):
+    """Data and output."""
+
+    records: Path | None = pydantic.Field(None, description="Directory that `python -m records build` wrote.")
+    demo: bool = pydantic.Field(False, description="Trains on the embedded demo collection.")
+    out: Path | None = pydantic.Field(None, description="Run directory, new or empty; none: runs/<time>-<recipe>.")
+
+
+class Train(Settings):
+    """Trains a recipe, evaluates it on whole tracks, writes a report and a bundle. Every setting of the recipe can be overridden."""
+
+    options: Annotated[Options, tyro.conf.arg(name="")] = Options()
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+
+
+def main() -> None:
+    """The program."""
+    choice, rest = cli.parse(Choice, prog=PROG, return_unknown_args=True, add_help=False)
+    if choice.list:
+        for name, recipe in recipes.RECIPES.items():
+            print(f"{name:24} {recipe.__doc__.splitlines()[0]}")
+        return
+    if choice.resume:
+        given = [*rest, *filter(None, (choice.task, choice.recipe))]
+        if given:
+            raise InputError(f"--resume takes no other flag, got {' '.join(given)}")
+        cli.load_tensorflow()
+        from tfmusic import training
+
+        finish(training.resume(choice.resume))
+        return
+    experiment = recipe_of(choice)
+    settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
+    cli.load_tensorflow()
+    start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
+
+
+def recipe_of(choice: Choice) -> Experiment:
+    """The recipe that is named, or the task's default.
+
+    Raises:
+        InputError: no such recipe, or one of another task.
+    """
+    name = choice.recipe or recipes.DEFAULTS.get(choice.task, next(iter(recipes.DEFAULTS.values())))
+    if name not in recipes.RECIPES:
+        raise InputError(f"--recipe must be one of {', '.join(recipes.RECIPES)}, got {name!r}")
+    return recipes.RECIPES[name]()
+
+
+def start(experiment: Experiment, options: Options, any_records: bool) -> None:
+    """A new run: finds or makes the records, trains, and finishes."""
+    records = options.records
+    if records is None:
+        if not (any_records or options.demo):
+            raise InputError(
+                f"{experiment.recipe} needs its dataset: give --records DIR, made by `python -m records build --dataset csv --csv FILE "
+                "--audio DIR --out DIR`, or --demo to try it on the embedded demo collection"
+            )
+        records = demo_records(experiment)
+    out = options.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment.recipe}"
+    print(f"run: {out}")
+    from tfmusic import training
+
+    finish(training.fit(experiment, records, out))
+
+
+def demo_records(experiment: Experiment) -> Path:
+    """Records of the embedded demo collection, made when they are not there yet, with chunks that the experiment's windows fit into."""
+    from records import demo
+    from records.build import build
+    from records.datasets.clip import Source
+
+    print("no --records: the embedded demo collection, synthesised here; its scores mean nothing outside")
+    listing = demo.write(DEMO)
+    window_s, rate_hz = experiment.frontend.window_s, experiment.frontend.sample_rate_hz
+    layout = Layout(sample_rate_hz=rate_hz, chunk_s=max(Layout().chunk_s, window_s + Layout().stride_s))
+    out = DEMO / f"records-{layout.sample_rate_hz}-{layout.chunk_s:g}"
+    build(Source(dataset="csv", csv=listing, audio=listing.parent / "audio"), out, layout)
+    return out
+
+
+def finish(run_directory: Path) -> None:
+    """Report, bundle, table and what to do next."""
+    from export.bundle import bundle
+    from tfmusic import report
+
+    print(report.write(run_directory))
+    target = run_directory / "bundle"
+    if not target.exists():
+        bundle(run_directory)
+    print(
+        f"""
+next:
+  tensorboard --logdir {run_directory}/tensorboard
+  python -m export predict {target} FILE...
+  python -m records build --dataset csv --csv FILE --audio DIR --out data/mine && {PROG} --task tagging --records data/mine"""
+    )
+
+
+if __name__ == "__main__":
+    cli.main(main)
