@@ -50,4 +50,4 @@ def predict(
 
 
 if __name__ == "__main__":
-    cli.main(lambda: cli.parse({"bundle": bundle, "predict": predict}, prog="python -m export"))
+    cli.main(lambda: cli.dispatch({"bundle": bundle, "predict": predict}, prog="python -m export"))

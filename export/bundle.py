@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import keras
@@ -18,8 +19,9 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as flatbuffer
 
 from export.predict import MODEL_INFO, ModelInfo, Predictor
-from tfmusic import audio, cli, data, evaluate, run, schema
+from tfmusic import audio, cli, data, evaluate, models, run, schema
 from tfmusic.config import VERSION, FrontEnd, InputError
+from tfmusic.frontend import LogMel
 
 SAVED_MODEL, CARD = "saved_model", "card.md"
 FILES = {"float32": "model_float32.tflite", "float16": "model_float16.tflite"}
@@ -86,17 +88,15 @@ def to_tflite(model: keras.Model) -> bytes:
     Raises:
         InputError: an operator that TFLite does not have, or more than one subgraph.
     """
+    frontend, net, activation = models.parts(model)
+    n_fft = frontend.frontend.n_fft
+    if n_fft & (n_fft - 1):  # TFLite's FFT takes powers of two only, and says so when the file is loaded
+        model = models.deploy(LogMel(frontend.frontend, transform="dft"), net, activation)
     # Only this way round: converting concrete functions of a Keras 3 model leaves its variables unread and scores nan without an error.
-    directory = Path(os.environ.get("TMPDIR", "/tmp")) / f"tfmusic-{os.getpid()}"
-    try:
-        _export_saved_model(model, directory, samples=model.inputs[0].shape[1])
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(directory), signature_keys=["serving_default"])
+    with tempfile.TemporaryDirectory() as directory:
+        _export_saved_model(model, Path(directory), samples=frontend.frontend.window_samples)
         with _quiet():
-            content = converter.convert()
-    except Exception as error:  # noqa: BLE001
-        raise InputError(f"{model.name} does not convert to TFLite: {str(error).splitlines()[0]}") from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+            content = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=["serving_default"]).convert()
     graph = flatbuffer.ModelT.InitFromPackedBuf(content, 0)
     custom = [code.customCode.decode() for code in graph.operatorCodes if code.customCode]
     if custom or len(graph.subgraphs) != 1:
@@ -117,9 +117,9 @@ def to_float16(content: bytes, model: keras.Model) -> bytes:
         explicit_dequantize=True,
     )
     casting = quantizer.Quantizer(bytearray(content))
-    net = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    _, net, _ = models.parts(model)
     for operator in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D, qtyping.TFLOperationName.FULLY_CONNECTED):
-        casting.update_quantization_recipe(f".*{net.name}.*", operator, half, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING)
+        casting.update_quantization_recipe(rf".*/{net.name}(_\d+)?/.*", operator, half, algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING)
     with _quiet():
         return bytes(casting.quantize().quantized_model)
 

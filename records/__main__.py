@@ -84,4 +84,4 @@ def demo(out: tyro.conf.Positional[Path], /, clips: int = 600, seed: int = 0) ->
 
 
 if __name__ == "__main__":
-    cli.main(lambda: cli.parse({"build": build, "check": check, "info": info, "demo": demo}, prog="python -m records"))
+    cli.main(lambda: cli.dispatch({"build": build, "check": check, "info": info, "demo": demo}, prog="python -m records"))

@@ -103,7 +103,7 @@ def build(
         labels=vocabulary.names,
         vocabulary_sha1=vocabulary.sha1,
         targets=source.targets,
-        splits={name: _total(part["counts"] for part in parts if part["shard"]["split"] == name) for name in SPLITS},
+        splits={name: _total([part["counts"] for part in parts if part["shard"]["split"] == name], len(vocabulary)) for name in SPLITS},
         shards=tuple(schema.Shard.model_validate(part["shard"]) for part in parts),
         quarantined=len(quarantine),
     )
@@ -255,14 +255,13 @@ def _write_shard(
     return {"shard": shard.model_dump(), "counts": counts.model_dump(), "quarantine": quarantine}
 
 
-def _total(counts: Iterable[dict]) -> schema.Split:
+def _total(counts: list[dict], labels: int) -> schema.Split:
     """Sum of the counts of a split's shards."""
-    counts = list(counts)
     return schema.Split(
         tracks=sum(part["tracks"] for part in counts),
         seconds=round(sum(part["seconds"] for part in counts), 3),
         unlabelled=sum(part["unlabelled"] for part in counts),
-        label_counts=[sum(column) for column in zip(*(part["label_counts"] for part in counts), strict=True)],
+        label_counts=[sum(part["label_counts"][i] for part in counts) for i in range(labels)],
     )
 
 

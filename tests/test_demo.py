@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from records import demo
+from records import demo, synthesis
 
 MAGNATAGATUNE = {
     tag.strip()
@@ -44,11 +44,11 @@ def level_db(samples: np.ndarray) -> float:
 
 def peak_hz(samples: np.ndarray) -> float:
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
-    return float(spectrum.argmax() * demo.RATE_HZ / len(samples))
+    return float(spectrum.argmax() * synthesis.RATE_HZ / len(samples))
 
 
 def amplitude_at(samples: np.ndarray, hz: float) -> float:
-    t = np.arange(len(samples)) / demo.RATE_HZ
+    t = np.arange(len(samples)) / synthesis.RATE_HZ
     return float(np.abs(np.sum(samples * np.hanning(len(samples)) * np.exp(-2j * np.pi * hz * t))))
 
 
@@ -166,22 +166,22 @@ def test_affect_is_spread_over_its_range_and_follows_its_cues(pieces):
 # --- the sound --------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sound", [demo.pluck, demo.bow, demo.blow, demo.strike, demo.saw])
+@pytest.mark.parametrize("sound", [synthesis.pluck, synthesis.bow, synthesis.blow, synthesis.strike, synthesis.saw])
 def test_sounds_are_in_tune(sound):
     """One second: bins of 1 Hz; bow and saw are detuned by a few cents on purpose (5 cents of 220 Hz: 0.6 Hz)."""
-    assert peak_hz(sound(220.0, demo.RATE_HZ, np.random.default_rng(0))) == pytest.approx(220, abs=2)
+    assert peak_hz(sound(220.0, synthesis.RATE_HZ, np.random.default_rng(0))) == pytest.approx(220, abs=2)
 
 
 def test_pluck_dies_away_in_its_decay_time():
     """T60 of 1 s: 30 dB in 0.5 s; the loop's average adds 220 * 20 log10 cos(pi 220 / 16000) = -1.8 dB a second at 220 Hz."""
-    string = demo.pluck(220.0, demo.RATE_HZ, np.random.default_rng(0), decay_s=1.0)
+    string = synthesis.pluck(220.0, synthesis.RATE_HZ, np.random.default_rng(0), decay_s=1.0)
     early, late = (amplitude_at(string[start : start + 3200], 220.0) for start in (800, 8800))
     assert 20 * np.log10(early / late) == pytest.approx(30.9, abs=0.8)
 
 
 def test_voices_differ_by_their_vowels_not_by_noise():
     """A sung note: most of its energy within 15 Hz of the harmonics of 200 Hz (vibrato off), and no two notes alike."""
-    one, two = (demo.sing(200.0, demo.RATE_HZ, np.random.default_rng(seed), vibrato_cents=0.0) for seed in (0, 1))
+    one, two = (synthesis.sing(200.0, synthesis.RATE_HZ, np.random.default_rng(seed), vibrato_cents=0.0) for seed in (0, 1))
     power = np.abs(np.fft.rfft(one * np.hanning(len(one)))) ** 2
     distance = np.abs((np.arange(len(power)) + 100) % 200 - 100)
     assert power[distance < 15].sum() > 0.9 * power.sum()
@@ -192,7 +192,7 @@ def test_clips_are_sound_and_not_clipped(one_of_each_style):
     for piece, samples in one_of_each_style:
         assert np.isfinite(samples).all()
         assert np.abs(samples).max() < 1
-        assert 6 <= len(samples) / demo.RATE_HZ <= 10
+        assert 6 <= len(samples) / synthesis.RATE_HZ <= 10
         assert level_db(samples) == pytest.approx(piece.level_dbfs, abs=2.5), piece.style
         assert abs(samples.mean()) < 0.1 * np.sqrt(np.mean(samples**2)), piece.style
 
@@ -242,7 +242,7 @@ def test_table_and_audio_agree(tmp_path):
     assert tuple(rows[0]) == demo.COLUMNS
     for row, piece in zip(rows, demo.plan(3), strict=True):
         info = soundfile.info(tmp_path / "audio" / row["path"])
-        assert (info.samplerate, info.channels, info.subtype) == (demo.RATE_HZ, 1, "PCM_16")
+        assert (info.samplerate, info.channels, info.subtype) == (synthesis.RATE_HZ, 1, "PCM_16")
         assert info.duration == pytest.approx(piece.duration_s, abs=1e-3)
         assert (row["split"], row["group"], row["genre"], row["family"]) == (piece.split, piece.group, piece.genre, piece.family)
         assert (tuple(row["tags"].split("|")), tuple(row["event"].split("|"))) == (piece.tags, piece.event)

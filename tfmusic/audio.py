@@ -19,6 +19,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from tfmusic.config import InputError
+
 Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 Short = Literal["pad", "tile"]
 
@@ -31,7 +33,7 @@ _BLOCK_FRAMES = 1 << 16
 _STREAMED_BYTES = 0x7FFF_0000  # writers to a pipe put this or more where the size belongs
 
 
-class AudioError(ValueError):
+class AudioError(InputError):
     """A clip that cannot be used; the message is one line that says what is wrong with it, and which file it is if a path was given."""
 
 
@@ -82,8 +84,42 @@ def load(source: Source, sample_rate_hz: int, start_s: float = 0.0, duration_s: 
             raise AudioError(f"is too short: {len(mono) / rate:.3f} s, must be at least {min_s:g} s")
         if not np.isfinite(mono).all():
             raise AudioError("has NaN or infinite samples, all must be finite")
-    if rate != sample_rate_hz:
-        mono = soxr.resample(mono, rate, sample_rate_hz, quality="HQ")
+    return _finish(mono, channels, rate, sample_rate_hz)
+
+
+def convert(waveform: np.ndarray, from_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """A waveform in memory to what `load` gives for a file of it.
+
+    Args:
+        waveform: int16, or floats in [-1, 1] `[shape=(samples,) or (samples, channels)]`.
+        from_hz: its sample rate `int > 0`.
+        sample_rate_hz: rate of the result `int > 0`.
+
+    Returns:
+        Waveform int16 `[shape=(samples,)]`.
+
+    Raises:
+        AudioError: no samples, or NaN or infinite ones.
+        ValueError: another type or shape.
+    """
+    waveform = np.asarray(waveform)
+    if waveform.ndim not in (1, 2) or not (waveform.dtype == np.int16 or np.issubdtype(waveform.dtype, np.floating)):
+        raise ValueError(f"waveform must be int16 or float of shape (samples[, channels]), got {waveform.dtype} {waveform.shape}")
+    if min(from_hz, sample_rate_hz) <= 0:
+        raise ValueError(f"sample rates must be > 0, got {from_hz} and {sample_rate_hz}")
+    if waveform.size == 0:
+        raise AudioError("waveform must have at least one sample, got none")
+    channels = waveform[:, None] if waveform.ndim == 1 else waveform  # (samples, channels)
+    mono = channels.sum(axis=1, dtype=np.float32) * np.float32(1 / 32_768 if waveform.dtype == np.int16 else 1)
+    if not np.isfinite(mono).all():
+        raise AudioError("waveform has NaN or infinite samples, all must be finite")
+    return _finish(mono, channels.shape[1], from_hz, sample_rate_hz)
+
+
+def _finish(mono: np.ndarray, channels: int, from_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """Sum of the channels, float32, to their mean as int16 at the wanted rate: the one place where samples are resampled and rounded."""
+    if from_hz != sample_rate_hz:
+        mono = soxr.resample(mono, from_hz, sample_rate_hz, quality="HQ")
     np.clip(mono, -channels, channels, out=mono)
     mono *= 32_768 / channels
     np.rint(mono, out=mono)

@@ -29,7 +29,7 @@ class TrackMetrics(keras.callbacks.Callback):
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Saves a model when a figure in `logs` is greater than ever before; under its name only when complete.
+    """Saves a model when a figure in `logs` is greater than ever before.
 
     Args:
         model: the deployed model; it shares its weights with the net in training.
@@ -45,9 +45,14 @@ class SaveBest(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs[self.monitor] > self.best or not self.path.exists():
             self.best = max(self.best, logs[self.monitor])
-            temporary = self.path.with_name(f".new.{self.path.name}")
-            self.deployed.save(temporary)
-            os.replace(temporary, self.path)
+            save_model(self.deployed, self.path)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a Keras model under its name only when complete."""
+    temporary = path.with_name(f".new.{path.name}")
+    model.save(temporary)
+    os.replace(temporary, path)
 
 
 class SaveState(keras.callbacks.Callback):
@@ -96,7 +101,9 @@ class SaveState(keras.callbacks.Callback):
             "stopped": bool(self.model.stop_training),
         }
         arrays = {
-            f"{name}/{index}": np.asarray(variable) for name, variables in self._variables().items() for index, variable in enumerate(variables)
+            f"{name}/{index}": keras.ops.convert_to_numpy(variable)
+            for name, variables in self._variables().items()
+            for index, variable in enumerate(variables)
         }
         temporary = self.directory / f".{run.STATE}.tmp"
         with open(temporary, "wb") as file:
@@ -110,9 +117,9 @@ class SaveState(keras.callbacks.Callback):
 
 
 def _plain_state(callback: keras.callbacks.Callback) -> dict:
-    """Attributes of a callback that JSON can hold: the counters and bests that Keras itself forgets."""
+    """A callback's numbers: the counters and bests that Keras itself forgets."""
     return {
         name: float(value) if isinstance(value, np.floating) else value
         for name, value in vars(callback).items()
-        if isinstance(value, (bool, int, float, str, type(None), np.floating)) and not name.startswith("_")
+        if isinstance(value, (bool, int, float, type(None), np.floating)) and not name.startswith("_")
     }

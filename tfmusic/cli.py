@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import re
@@ -23,27 +24,33 @@ NOISE = re.compile(
 )
 
 
-def parse(target: Any, *, prog: str, args: list[str] | None = None, **options: Any) -> Any:
-    """Flags of a typed function or settings class; a wrong one ends the program with one line on stderr.
+def parse(target: Any, *, prog: str, cli: Callable[..., Any] = tyro.cli, **options: Any) -> Any:
+    """Flags of a typed settings class; a wrong one ends the program with one line on stderr.
 
     Args:
-        target: what `tyro.cli` takes: a function (called with the flags), a class or a dict of subcommands.
+        target: what `cli` takes.
         prog: the command as the user types it.
-        args: arguments; none: those of the process.
-        **options: further arguments of `tyro.cli`.
+        cli: tyro's entry.
+        **options: its further arguments.
     """
     box = io.StringIO()
-    cli = tyro.extras.subcommand_cli_from_dict if isinstance(target, dict) else tyro.cli
     try:
         with contextlib.redirect_stderr(box):
-            settings = cli(target, prog=prog, args=args, **options)
+            return cli(target, prog=prog, **options)
     except SystemExit as stop:
         if stop.code:
             print(f"error: {_one_line(box.getvalue())} ({prog} --help)", file=sys.stderr)
             sys.exit(USAGE)
         raise
-    sys.stderr.write(box.getvalue())
-    return settings
+
+
+def dispatch(commands: dict[str, Callable[..., None]], *, prog: str) -> None:
+    """Calls the one of several typed functions that the command line names, with its flags."""
+
+    def deferred(command):  # parse holds stderr back, so the command itself must run after it
+        return functools.wraps(command)(lambda *arguments, **flags: functools.partial(command, *arguments, **flags))
+
+    parse({name: deferred(command) for name, command in commands.items()}, prog=prog, cli=tyro.extras.subcommand_cli_from_dict)()
 
 
 def _one_line(box: str) -> str:

@@ -46,7 +46,7 @@ def mel_matrix(config: FrontEnd) -> np.ndarray:
 
     * `slaney`: Slaney's scale, each triangle of area 1 in Hz; `librosa.filters.mel(...)`.
     * `htk`: HTK's scale, each triangle of height 1; `librosa.filters.mel(..., htk=True, norm=None)`, torchaudio.
-    * `htk_mel`: as htk, but linear over mel instead of Hz, and without the DC bin; `tf.signal.linear_to_mel_weight_matrix`, YAMNet.
+    * `htk_mel`: as htk, but straight lines over mel instead of Hz; `tf.signal.linear_to_mel_weight_matrix`, YAMNet.
 
     Args:
         config: the front end; n_fft, n_mels, mel, sample_rate_hz and the band edges are read.
@@ -67,8 +67,6 @@ def mel_matrix(config: FrontEnd) -> np.ndarray:
         edges = to_hz(edges)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     weights = np.maximum(0, np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)))
-    if config.mel == "htk_mel":
-        weights[0] = 0
     if config.mel == "slaney":
         weights *= 2 / (upper - lower)
     if empty := int((weights.max(axis=0) == 0).sum()):
@@ -132,12 +130,12 @@ def mel_power(waveform, config: FrontEnd, transform: str = "fft"):
         waveform = tf.pad(waveform, [[0, 0], [before, frame_samples - before]], mode)
     frames = tf.signal.frame(waveform, frame_samples, config.hop_samples)  # (batch, frames, samples)
     real, imaginary = to_spectrum(frames)  # (batch, frames, bins)
-    power = tf.square(real) + tf.square(imaginary)  # a third faster than tf.abs in the whole layer
+    power = tf.square(real) + tf.square(imaginary)  # tf.abs slows the whole layer by a third
     return tf.tensordot(power if config.power == 2 else tf.sqrt(power), weights, 1)
 
 
 # --- the layer ----------------------------------------------------------------------------------------------------------------------------
-LOGS = {  # of mel power x; config.log -> f(x, floor). tf.math.log1p is no TFLite builtin.
+LOGS = {  # config.log -> f(mel power, floor)
     "db": lambda x, floor: tf.math.log(tf.maximum(x, floor)) * (10 / math.log(10)),
     "ln": lambda x, floor: tf.math.log(tf.maximum(x, floor)),
     "ln_offset": lambda x, floor: tf.math.log(x + floor),

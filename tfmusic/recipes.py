@@ -32,7 +32,10 @@ def mtat_cnn2d() -> Experiment:
 
 
 def mtat_focal() -> Experiment:
-    """`mtat_cnn2d` with focal loss alone (gamma 2, alpha .5). Reported test ROC-AUC .71 where the report's baseline had .64."""
+    """`mtat_cnn2d` with focal loss alone (gamma 2, alpha .5): MagnaTagATune, 50 tags.
+
+    Reported test ROC-AUC .71 where the report's baseline had .64. 2 CPU cores: minutes an epoch.
+    """
     return mtat_cnn2d().model_copy(update={"recipe": "mtat_focal", "loss": Loss(name="focal", focal_gamma=2.0, focal_alpha=0.5)})
 
 

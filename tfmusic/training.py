@@ -111,7 +111,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     first_epoch, stopped = state.load()
     if stopped or first_epoch >= settings.epochs:
         if not (out / run.BEST).is_file():
-            deployed.save(out / run.BEST)  # --fit.epochs 0: the fresh weights
+            callbacks.save_model(deployed, out / run.BEST)  # --fit.epochs 0: the fresh weights
         return
     net.fit(
         data.train_batches(info.records, manifest, experiment, first_epoch),
@@ -119,6 +119,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
         epochs=settings.epochs,
         steps_per_epoch=data.steps_per_epoch(manifest, experiment),
         callbacks=[*watchers, state],
+        shuffle=False,  # the stream is shuffled
         verbose=1 if sys.stdout.isatty() else 2,
     )
 

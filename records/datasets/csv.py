@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 from records.datasets.clip import SPLITS, Clip, Source
 from tfmusic.config import InputError
@@ -44,29 +45,29 @@ def _clip(source: Source, row: dict[str, str], where: str) -> Clip:
     split = row.get("split", "").strip().lower()
     if split not in SPLIT_NAMES:
         raise InputError(f"{where}: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    start_s = _number(row, "start_s", where, least=0.0)
-    duration_s = _number(row, "duration_s", where, least=0.0)
+    start_s = _number(row, "start_s", where, ">= 0", lambda value: value >= 0)
+    duration_s = _number(row, "duration_s", where, "> 0", lambda value: value > 0)
     return Clip(
         id=f"{path}@{start_s}" if start_s is not None else path,
         path=source.audio / path,
         split=SPLIT_NAMES[split],
         group=row.get("group", "").strip() or path,
         labels=tuple(dict.fromkeys(tag.strip() for tag in row[source.tags_column].split("|") if tag.strip())),
-        targets=tuple(_number(row, name, where) or 0.0 if row[name].strip() else float("nan") for name in source.targets),
+        targets=tuple(math.nan if (value := _number(row, name, where)) is None else value for name in source.targets),
         start_s=start_s or 0.0,
         duration_s=duration_s,
     )
 
 
-def _number(row: dict[str, str], column: str, where: str, least: float = float("-inf")) -> float | None:
-    """A cell as a number, none when it is empty or not there."""
+def _number(row: dict[str, str], column: str, where: str, rule: str = "", allowed: Callable[[float], bool] = math.isfinite) -> float | None:
+    """A cell as a finite number that is allowed, none when it is empty or not there."""
     text = (row.get(column) or "").strip()
     if not text:
         return None
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
-    if not least <= value < float("inf"):
-        raise InputError(f"{where}: {column} must be a number{'' if least == float('-inf') else f' >= {least:g}'}, got {text!r}")
+        value = math.nan
+    if not (math.isfinite(value) and allowed(value)):
+        raise InputError(f"{where}: {column} must be a number{' ' if rule else ''}{rule}, got {text!r}")
     return value

@@ -49,4 +49,10 @@ def deploy(frontend: LogMel, net: keras.Model, activation: str) -> keras.Model:
     """
     waveform = keras.Input((frontend.frontend.window_samples,), name="waveform")
     logits = net(frontend(waveform))
-    return keras.Model(waveform, keras.layers.Activation(activation, name="scores")(logits), name=f"{net.name}_deployed")
+    return keras.Model(waveform, keras.layers.Activation(activation, name="scores")(logits), name="deployed")
+
+
+def parts(deployed: keras.Model) -> tuple[LogMel, keras.Model, str]:
+    """What `deploy` joined: front end, net and the name of the activation."""
+    _, frontend, net, scores = deployed.layers
+    return frontend, net, scores.activation.__name__

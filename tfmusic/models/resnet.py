@@ -10,9 +10,7 @@ from tfmusic.models.blocks import BatchNormalization, scaled
 SHORT_CHUNK_RES = [128, 128, 256, 256, 256, 256, 512]  # filters of the blocks; each halves frames and bands
 
 
-def short_chunk_res(
-    input_shape: tuple[int, int], classes: int, width: float = 1.0, dropout: float = 0.5, blocks=SHORT_CHUNK_RES
-) -> keras.Model:
+def short_chunk_res(input_shape: tuple[int, int], classes: int, width: float = 1.0, dropout: float = 0.5, blocks=SHORT_CHUNK_RES) -> keras.Model:
     """Short-chunk CNN with residual connections (Won et al., SMC 2020), the strongest plain CNN of that comparison.
 
     Seven residual blocks of 3x3 convolutions with stride 2, global max pooling, a dense layer of the last block's size, dropout and a linear

@@ -1,0 +1,82 @@
+"""A tiny labelled collection, its records, and one trained run, made once per test process."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+import soundfile
+
+from tfmusic.config import Data, Evaluation, Experiment, Fit, FrontEnd, Layout, Net
+
+ROOT = Path(__file__).parent.parent
+RATE_HZ = 8_000
+LAYOUT = Layout(sample_rate_hz=RATE_HZ, chunk_s=0.8, stride_s=0.3)
+EXPERIMENT = Experiment(
+    recipe="tiny",
+    frontend=FrontEnd(sample_rate_hz=RATE_HZ, window_s=0.5, n_fft=256, hop_samples=128, n_mels=16),
+    data=Data(crops_per_clip=2),
+    net=Net(name="cnn2d", width=0.125, dropout=0.2),
+    fit=Fit(epochs=4, batch_size=8, learning_rate=1e-2, deterministic=True),
+    evaluation=Evaluation(hop_s=0.25, batch_size=16, bootstrap=20),
+)
+
+
+def tone(frequency_hz: float, seconds: float, rate_hz: int = RATE_HZ, level: float = 0.3, seed: int = 0) -> np.ndarray:
+    """A sine in a little noise, float `[shape=(samples,)]`."""
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    noise = np.random.default_rng(seed).normal(0, 0.01, len(time_s))
+    return level * np.sin(2 * np.pi * frequency_hz * time_s) + noise
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    """A csv with the keys of the first row as columns."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory) -> Path:
+    """60 clips of .4 to 2 s: low or high tones, half of them over noise; artists in one split each; one tag is absent from the test split."""
+    directory = tmp_path_factory.mktemp("collection")
+    random = np.random.default_rng(1)
+    rows = []
+    for index in range(60):
+        split = "train" if index < 32 else "valid" if index < 44 else "test"
+        high, noisy = index % 2, index // 2 % 2
+        waveform = tone(random.uniform(1500, 3000) if high else random.uniform(150, 500), random.uniform(0.4, 2.0), seed=index)
+        waveform += noisy * random.normal(0, 0.1, len(waveform))
+        name = f"{split}/{index:02d}.{'flac' if index % 3 else 'wav'}"
+        (directory / split).mkdir(exist_ok=True)
+        soundfile.write(directory / name, waveform, RATE_HZ)
+        tags = ["high" if high else "low", *(["noisy"] if noisy else []), *(["rare"] if index == 3 else [])]
+        rows.append({"path": name, "split": split, "group": f"{split}{index // 4}", "tags": "|".join(tags), "pitch": round(random.uniform(), 3)})
+    write_csv(directory / "clips.csv", rows)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def records(collection, tmp_path_factory) -> Path:
+    """Records of `collection`."""
+    from records.build import build
+    from records.datasets.clip import Source
+
+    out = tmp_path_factory.mktemp("records") / "shards"
+    build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), out, LAYOUT)
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(records, tmp_path_factory) -> Path:
+    """A finished run on `records`."""
+    from tfmusic import training
+
+    return training.fit(EXPERIMENT, records, tmp_path_factory.mktemp("runs") / "run")

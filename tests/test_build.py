@@ -1,0 +1,210 @@
+"""Building records: readers, splits, quarantine, equal bytes whatever happens in between, and `check`."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from records import inspect
+from records.build import build, with_splits
+from records.datasets import READERS
+from records.datasets.clip import Clip, Source
+from tests.conftest import LAYOUT, RATE_HZ, ROOT, tone, write_csv
+from tfmusic import data, schema
+from tfmusic.config import InputError
+from tfmusic.labels import Vocabulary
+
+
+def clip(name, group=None, split=None, labels=("a",)):
+    return Clip(id=name, path=None, split=split, group=group or name, labels=labels)
+
+
+def shards_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "plan.json"}
+
+
+# --- readers --------------------------------------------------------------------------------------------------------------------------------
+def test_csv_cells_become_a_clip(tmp_path):
+    row = {"path": "x.wav", "split": "validation", "group": "g", "tags": " b|a ||b", "start_s": "1.5", "duration_s": "2", "mood": "", "energy": "0"}
+    listing = write_csv(tmp_path / "list.csv", [row])
+    (found,) = READERS["csv"](Source(dataset="csv", csv=listing, audio=tmp_path, targets=("mood", "energy")))
+    assert (found.id, found.path, found.split, found.group, found.labels) == ("x.wav@1.5", tmp_path / "x.wav", "valid", "g", ("b", "a"))
+    assert (found.start_s, found.duration_s) == (1.5, 2.0)
+    np.testing.assert_array_equal(found.targets, [np.nan, 0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([{"file": "x.wav", "tags": "a"}], "must have the column 'path', got file, tags"),
+        ([{"path": "x.wav", "label": "a"}], "must have the column 'tags'"),
+        ([{"path": "", "tags": "a"}], "line 2: path must name a file"),
+        ([{"path": "x.wav", "tags": "a", "split": "holdout"}], "line 2: split must be one of"),
+        ([{"path": "x.wav", "tags": "a", "start_s": "soon"}], "line 2: start_s must be a number >= 0, got 'soon'"),
+        ([{"path": "x.wav", "tags": "a", "duration_s": "-1"}], "line 2: duration_s must be a number > 0"),
+        ([{"path": "x.wav", "tags": "a"}, {"path": "x.wav", "tags": "b"}], "listed once, got 'x.wav' 2 times"),
+        ([{"path": "x.wav", "tags": ""}], "has a label"),
+    ],
+)
+def test_a_bad_csv_is_one_line_and_leaves_nothing(tmp_path, rows, complaint):
+    listing = write_csv(tmp_path / "list.csv", rows)
+    with pytest.raises(InputError, match=complaint) as error:
+        build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_are_classes(tmp_path):
+    for name in ("001 - dog/a.wav", "cat/deeper/b.FLAC", "cat/notes.txt", "loose.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = list(READERS["folders"](Source(dataset="folders", audio=tmp_path)))
+    assert [(one.id, one.labels) for one in found] == [("001 - dog/a.wav", ("001 - dog",)), ("cat/deeper/b.FLAC", ("cat",))]
+    with pytest.raises(InputError, match="one folder per class"):
+        list(READERS["folders"](Source(dataset="folders", audio=tmp_path / "cat" / "deeper")))
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------------------------------
+def test_hashed_splits_are_stable_disjoint_and_about_80_10_10():
+    """Adding clips moves none; 2,000 groups: .8 +- 4 sigma of .009."""
+    clips = [clip(f"{group}/{i}", group=f"group{group}") for group in range(2000) for i in range(2)]
+    splits = {one.id: one.split for one in with_splits(clips)}
+    assert all(splits[f"{group}/0"] == splits[f"{group}/1"] for group in range(2000))
+    assert abs(np.mean([split == "train" for split in splits.values()]) - 0.8) < 0.036
+    fewer = {one.id: one.split for one in with_splits(clips[:1000])}
+    assert all(splits[name] == split for name, split in fewer.items())
+
+
+def test_few_groups_still_fill_every_split():
+    for groups in range(3, 12):
+        assert {one.split for one in with_splits([clip(f"g{i}") for i in range(groups)])} == {"train", "valid", "test"}
+
+
+def test_a_group_in_two_splits_is_refused():
+    with pytest.raises(InputError, match="'artist' in train and test"):
+        with_splits([clip("a", "artist", "train"), clip("b", "artist", "test")])
+
+
+# --- quarantine -----------------------------------------------------------------------------------------------------------------------------
+def test_unusable_files_go_to_quarantine_and_odd_ones_do_not(tmp_path):
+    good, rows = tone(440, 1.0), []
+    soundfile.write(tmp_path / "good.wav", good, RATE_HZ)
+    soundfile.write(tmp_path / "six.wav", np.tile(tone(440, 1.0, 96_000)[:, None], 6), 96_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "whole.mp3", tone(440, 6.0, 44_100), 44_100)
+    mp3 = (tmp_path / "whole.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(mp3[: len(mp3) // 2])
+    (tmp_path / "text.wav").write_text("no audio here")
+    (tmp_path / "empty.wav").touch()
+    soundfile.write(tmp_path / "blink.wav", good[:80], RATE_HZ)
+    soundfile.write(tmp_path / "nan.wav", np.where(np.arange(8000) == 99, np.nan, good), RATE_HZ, subtype="FLOAT")
+    expected = {
+        "cut.mp3": "truncated", "text.wav": "not audio", "empty.wav": "empty", "blink.wav": "too short", "nan.wav": "NaN", "gone.wav": "No such file",
+    }  # fmt: skip
+    rows = [{"path": name, "tags": "a", "split": "train"} for name in ["good.wav", "six.wav", "whole.mp3", *expected]]
+    out = tmp_path / "out"
+    manifest = build(Source(dataset="csv", csv=write_csv(tmp_path / "list.csv", rows), audio=tmp_path), out, LAYOUT)
+    quarantined = (out / "quarantine.csv").read_text().splitlines()[1:]
+    assert manifest.split("train").tracks == 3 and manifest.quarantined == len(expected)
+    for name, reason in expected.items():
+        (line,) = [line for line in quarantined if line.startswith(name)]
+        assert reason in line
+    inspect.check(out)
+
+
+def test_nothing_readable_is_an_error_that_names_the_first(tmp_path):
+    listing = write_csv(tmp_path / "list.csv", [{"path": "gone.wav", "tags": "a", "split": "train"}])
+    with pytest.raises(InputError, match="no clip could be read.*gone.wav"):
+        build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+# --- bytes ----------------------------------------------------------------------------------------------------------------------------------
+def test_whole_tracks_come_back_sample_by_sample(collection, records):
+    manifest = schema.read_manifest(records)
+    tracks = {track.id: track for split in ("valid", "test") for track in data.tracks(records, manifest, split)}
+    assert len(tracks) == 28
+    for name, track in tracks.items():
+        samples, _ = soundfile.read(collection / name, dtype="int16")
+        np.testing.assert_array_equal(track.waveform, samples)
+
+
+def test_bytes_do_not_depend_on_workers(collection, records, tmp_path):
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",))
+    build(source, tmp_path / "again", LAYOUT, workers=1)
+    assert shards_of(tmp_path / "again") == shards_of(records)
+
+
+def test_after_kill_9_the_same_command_goes_on_to_the_same_bytes(collection, records, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "records", "build", "--dataset", "csv", "--csv", collection / "clips.csv", "--audio", collection, "--out", out]
+    command += ["--targets", "pitch", "--sample-rate-hz", RATE_HZ, "--chunk-s", LAYOUT.chunk_s, "--stride-s", LAYOUT.stride_s, "--workers", 1]
+    command = [str(part) for part in command]
+    slow = "import time, runpy; from tfmusic import audio; load = audio.load; audio.load = lambda *a: (time.sleep(.2), load(*a))[1]; "
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow + f"import sys; sys.argv = {command[2:]!r}; runpy.run_module('records', run_name='__main__')"], cwd=ROOT
+    )
+    while not list((out / "parts").glob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "manifest.json").exists()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord")}
+    assert 0 < len(done) < len(list(records.glob("*.tfrecord")))
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert shards_of(out) == shards_of(records)
+    assert all(path.stat().st_mtime_ns == changed for path, changed in done.items())
+
+
+def test_other_settings_do_not_mix_with_what_is_there(collection, records, tmp_path):
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
+    with pytest.raises(InputError, match="begun with other clips or settings"):
+        build(source, records, LAYOUT)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match="new or empty folder"):
+        build(source, tmp_path, LAYOUT)
+
+
+def test_a_given_vocabulary_keeps_its_order_and_drops_other_tags(collection, tmp_path):
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
+    manifest = build(source, tmp_path / "out", LAYOUT, Vocabulary(("noisy", "absent", "high")))
+    assert manifest.labels == ("noisy", "absent", "high")
+    assert manifest.split("test").label_counts[1] == 0 and manifest.split("train").unlabelled == 8
+
+
+# --- check ----------------------------------------------------------------------------------------------------------------------------------
+def test_check_accepts_what_build_wrote(records):
+    assert inspect.check(records).split("train").tracks == 32
+
+
+def test_check_finds_a_flipped_bit(records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    shard = next(copy.glob("test*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match="sha256 must be"):
+        inspect.check(copy)
+
+
+def test_check_finds_a_wrong_count(records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(
+        text.replace('"tracks": 32', '"tracks": 33', 1) if '"tracks": 32' in text else text.replace('"tracks":32', '"tracks":33', 1)
+    )
+    with pytest.raises(InputError, match="train tracks"):
+        inspect.check(copy)
+
+
+def test_info_tells_labels_and_draws_them(records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    text = inspect.info(copy)
+    assert "32 tracks" in text and "16 / 6 / 8" in text
+    assert (copy / "labels.png").read_bytes().startswith(b"\x89PNG")

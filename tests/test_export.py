@@ -1,0 +1,187 @@
+"""The bundle and its client: equal scores everywhere, builtins only, no TensorFlow in predict, and one line for what does not fit."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as flatbuffer
+
+from export import bundle as bundling
+from export.predict import Predictor
+from tests.conftest import EXPERIMENT, RATE_HZ, ROOT, tone
+from tfmusic import evaluate, models
+from tfmusic.config import InputError, Net
+from tfmusic.frontend import LogMel
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    return bundling.bundle(trained, tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.fixture
+def song(tmp_path):
+    soundfile.write(tmp_path / "song.wav", np.stack([tone(2000, 1.9, 44_100)] * 2, axis=1), 44_100)
+    return tmp_path / "song.wav"
+
+
+def predict(*arguments):
+    return subprocess.run([sys.executable, "-m", "export", "predict", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+
+
+# --- the files ------------------------------------------------------------------------------------------------------------------------------
+def test_every_file_scores_as_keras_does(bundle, trained):
+    windows = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 4000)).astype("float32")
+    expected = evaluate.scorer(evaluate.load_best(trained))(windows)
+    saved = tf.saved_model.load(str(bundle / "saved_model"))
+    np.testing.assert_allclose(saved.serve(windows), expected, atol=1e-5)
+    np.testing.assert_allclose(Predictor(bundle).score(windows), expected, atol=1e-4)
+    np.testing.assert_allclose(Predictor(bundle, "float16").score(windows), expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_file_is_one_static_graph_of_builtins(bundle, precision):
+    graph = flatbuffer.ModelT.InitFromPackedBuf((bundle / f"model_{precision}.tflite").read_bytes(), 0)
+    assert len(graph.subgraphs) == 1 and not any(code.customCode for code in graph.operatorCodes)
+    (index,) = graph.subgraphs[0].inputs
+    tensor = graph.subgraphs[0].tensors[index]
+    assert list(tensor.shape) == [1, 4000] and tensor.shapeSignature is None
+
+
+def test_float16_halves_a_net_but_leaves_the_front_end_in_float32(tmp_path):
+    """On a net large enough that its weights dominate; the mel filters and the window stay what they were."""
+    net = models.build(Net(name="cnn2d"), (32, 16), 5)
+    model = models.deploy(LogMel(EXPERIMENT.frontend), net, "sigmoid")
+    whole = bundling.to_tflite(model)
+    half = bundling.to_float16(whole, model)
+    assert len(half) < 0.6 * len(whole)
+    assert mel_bytes(half) == mel_bytes(whole) > 0
+
+
+def mel_bytes(content):
+    """Size of the float32 constants with (bins, mels) = (129, 16) elements; a buffer lies inside the flatbuffer or behind it."""
+    graph = flatbuffer.ModelT.InitFromPackedBuf(content, 0)
+    tensors = [tensor for tensor in graph.subgraphs[0].tensors if tensor.type == flatbuffer.TensorType.FLOAT32]
+    filters = [graph.buffers[tensor.buffer] for tensor in tensors if sorted(tensor.shape if tensor.shape is not None else []) == [16, 129]]
+    return sum(len(buffer.data) if buffer.data is not None else buffer.size for buffer in filters)
+
+
+def test_the_card_and_model_json_say_what_a_client_must_know(bundle):
+    info = json.loads((bundle / "model.json").read_text())
+    assert (info["sample_rate_hz"], info["window_samples"], info["hop_s"], info["short"]) == (RATE_HZ, 4000, 0.25, "pad")
+    card = (bundle / "card.md").read_text()
+    assert "model_float16.tflite" in card and "8000 Hz" in card
+    assert (bundle / "labels.txt").read_text() == "high\nlow\nnoisy\nrare\n"
+
+
+def test_a_model_that_scores_nan_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundling, "to_float16", lambda content, model: content)
+    score = Predictor.score
+    monkeypatch.setattr(Predictor, "score", lambda self, windows: score(self, windows) * np.nan)
+    with pytest.raises(InputError, match="model_float32.tflite must score within 0.0001 of Keras, got nan"):
+        bundling.bundle(trained, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_bundle_refuses_a_directory_in_use_and_a_directory_that_is_no_run(bundle, trained, tmp_path):
+    with pytest.raises(InputError, match="must not exist"):
+        bundling.bundle(trained, bundle)
+    with pytest.raises(InputError, match="must be a run directory"):
+        bundling.bundle(tmp_path)
+
+
+# --- predict --------------------------------------------------------------------------------------------------------------------------------
+def test_predict_runs_without_tensorflow(bundle, song):
+    code = (
+        "import sys, runpy; sys.argv = ['export', 'predict', *sys.argv[1:]]; runpy.run_module('export', run_name='__main__')\n"
+        "loaded = {'tensorflow', 'keras', 'librosa', 'matplotlib'} & set(sys.modules)\nassert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(bundle), str(song)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(song)) and "high" in done.stdout
+
+
+def test_a_file_scores_as_its_record_does(bundle, trained, collection, records):
+    """Prediction and evaluation decode, cut and average alike."""
+    from tfmusic import data, schema
+
+    manifest, score = schema.read_manifest(records), evaluate.scorer(evaluate.load_best(trained))
+    scored = evaluate.score_tracks(score, data.tracks(records, manifest, "test"), EXPERIMENT.frontend, EXPERIMENT.evaluation)
+    predictor = Predictor(bundle)
+    for name, expected in zip(scored.ids, scored.scores, strict=True):
+        np.testing.assert_allclose(predictor.file(collection / name).scores.mean(axis=0), expected, atol=1e-4)
+
+
+def test_json_is_one_document_highest_first(bundle, song):
+    done = predict(bundle, song, song, "--json")
+    document = json.loads(done.stdout)
+    assert [entry["file"] for entry in document] == [str(song)] * 2
+    assert document[0]["duration_s"] == 1.9
+    scores = [tag["score"] for tag in document[0]["tags"]]
+    assert len(scores) == 4 and scores == sorted(scores, reverse=True) and all(0 <= score <= 1 for score in scores)
+
+
+def test_over_time_has_a_row_for_every_window(bundle, song):
+    """1.9 s, windows of .5 s every .25 s: starts 0, .25, ..., 1.25 and the last one at 1.4."""
+    rows = list(csv.DictReader(io.StringIO(predict(bundle, song, "--over-time").stdout)))
+    assert [float(row["start_s"]) for row in rows] == [0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.4]
+    document = json.loads(predict(bundle, song, "--over-time", "--json").stdout)
+    np.testing.assert_allclose([window["scores"]["high"] for window in document[0]["windows"]], [float(row["high"]) for row in rows])
+
+
+def test_a_waveform_of_any_rate_and_type_scores_as_its_file(bundle, song):
+    predictor = Predictor(bundle)
+    waveform, rate_hz = soundfile.read(song)
+    integers, _ = soundfile.read(song, dtype="int16")
+    expected = predictor.file(song).ranked()
+    for given in (waveform, waveform.astype("float32"), integers):
+        found = predictor(given, rate_hz)
+        assert list(found) == list(expected)
+        np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4)
+
+
+def test_silence_and_a_short_file_have_finite_scores(bundle, tmp_path):
+    for seconds in (3.0, 0.2):
+        soundfile.write(tmp_path / "silence.wav", np.zeros(round(seconds * RATE_HZ)), RATE_HZ)
+        assert np.isfinite(Predictor(bundle).file(tmp_path / "silence.wav").scores).all()
+
+
+def test_a_broken_file_costs_one_line_and_the_exit_code_and_the_rest_is_scored(bundle, song, tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    done = predict(bundle, tmp_path / "text.wav", song, tmp_path / "gone.mp3")
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error", "error"]
+    assert "song.wav" in done.stdout
+
+
+def spoil(name):
+    def damage(directory):
+        (directory / name).unlink()
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (spoil("labels.txt"), "labels.txt must be a text file"),
+        (spoil("model.json"), "must be a bundle with model.json"),
+        (spoil("model_float32.tflite"), "must be a readable .tflite"),
+        (lambda directory: (directory / "labels.txt").write_text("other\n"), "labels.txt must have the sha1"),
+        (lambda directory: (directory / "model_float32.tflite").write_bytes(b"no model"), "must be a readable .tflite"),
+    ],
+)
+def test_a_spoilt_bundle_is_one_line(bundle, song, tmp_path, damage, complaint):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    damage(copy)
+    done = predict(copy, song)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and complaint in line

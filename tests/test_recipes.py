@@ -1,0 +1,35 @@
+"""Every recipe: named as its function, documented, and able to take a training step on any records."""
+
+import pytest
+
+from tests.conftest import EXPERIMENT
+from tfmusic import recipes, training
+from tfmusic.config import Experiment
+from tfmusic.tasks import TASKS
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_recipe_carries_its_name_and_survives_json(name):
+    experiment = recipes.RECIPES[name]()
+    assert experiment.recipe == name and experiment.task in TASKS
+    assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
+    assert len(recipes.RECIPES[name].__doc__.splitlines()) > 1
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_recipe_trains_scaled_down(name, records, tmp_path):
+    full = recipes.RECIPES[name]()
+    experiment = full.model_copy(
+        update={
+            "frontend": EXPERIMENT.frontend,
+            "net": full.net.model_copy(update={"width": 0.125}),
+            "fit": full.fit.model_copy(update={"epochs": 1, "batch_size": 32}),
+            "evaluation": EXPERIMENT.evaluation,
+        }
+    )
+    run = training.fit(experiment, records, tmp_path / "run")
+    assert (run / "metrics.json").is_file()
+
+
+def test_every_task_has_a_default_recipe():
+    assert {recipes.RECIPES[name]().task for name in recipes.DEFAULTS.values()} == set(TASKS) == set(recipes.DEFAULTS)
