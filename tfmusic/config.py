@@ -156,6 +156,9 @@ class Fit(Settings):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW); 0: Adam.")
     monitor: Literal["val_map", "val_roc_auc"] = Field("val_map", description="Figure that picks the best epoch, greater is better.")
     patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Arithmetic of the net in training; auto: bfloat16 where the processor computes in it. All else is float32."
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, order, crops and augmentation.")
     deterministic: bool = Field(False, description="Bit-for-bit repeatable on CPU; slower on some accelerators.")
 

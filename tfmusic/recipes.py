@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tfmusic.config import Augment, Data, Evaluation, Experiment, Fit, FrontEnd, Loss, Net, SpecAugment
+from tfmusic.config import Augment, Evaluation, Experiment, Fit, FrontEnd, Loss, Net, SpecAugment
 
 CSV_BUILD = "python -m records build --dataset csv --csv FILE --audio DIR --out DIR"
 
@@ -17,8 +17,8 @@ def tagging() -> Experiment:
     return Experiment(
         recipe="tagging",
         augment=Augment(spec_augment=SpecAugment(probability=0.5, time_frames=16, mel_bands=8), mixup_alpha=0.2),
-        data=Data(crops_per_clip=2),
         net=Net(name="cnn2d", dropout=0.2),
+        fit=Fit(epochs=24),
     )
 
 

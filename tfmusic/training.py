@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tfmusic import callbacks, data, evaluate, models, run, schema
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision -> Keras dtype policy
+CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
@@ -36,6 +40,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     _check(manifest, experiment)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
+    experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})})
     out.mkdir(parents=True, exist_ok=True)
     run.write_text(out / run.LABELS, manifest.vocabulary.text())
     run.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.vocabulary_sha1).model_dump_json(indent=1))
@@ -71,6 +76,23 @@ def resume(out: Path | str) -> Path:
     return out
 
 
+def precision_of(setting: str) -> str:
+    """What "auto" means here: bfloat16 on processors that compute in it, float32 on those that would emulate it.
+
+    >>> precision_of("float32")
+    'float32'
+    """
+    if setting != "auto":
+        return setting
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capable = all(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus)
+    else:
+        flags = CPU_FLAGS.read_text() if CPU_FLAGS.is_file() else ""
+        capable = re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) is not None
+    return "bfloat16" if capable else "float32"
+
+
 def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
     """Everything that can be refused before the first step."""
     data.check_records(manifest, experiment)
@@ -88,14 +110,19 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
 
     frontend = LogMel(experiment.frontend)
     frames, mels = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
-    net = models.build(experiment.net, (frames, mels), len(manifest.labels))
-    deployed = models.deploy(frontend, net, task.activation)
+    shape, classes = (frames, mels), len(manifest.labels)
+    net = models.build(experiment.net, shape, classes, POLICIES[settings.precision])
+    # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
+    twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes)
+    deployed = models.deploy(frontend, twin, task.activation)
     net.compile(optimizer=_optimizer(experiment), loss=task.loss(experiment.loss))
     net.optimizer.build(net.trainable_variables)
 
     score = evaluate.scorer(deployed)
 
     def validate() -> dict[str, float]:
+        if twin is not net:
+            twin.set_weights(net.get_weights())
         tracks = data.tracks(info.records, manifest, "valid")
         scored = evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
         figures = task.figures(scored.y_true, scored.scores, 0, settings.seed)

@@ -17,13 +17,14 @@ from tfmusic.models import cnn, resnet
 MODELS: dict[str, Callable[..., keras.Model]] = {"cnn2d": cnn.cnn2d, "short_chunk_res": resnet.short_chunk_res}
 
 
-def build(net: Net, input_shape: tuple[int, int], classes: int) -> keras.Model:
+def build(net: Net, input_shape: tuple[int, int], classes: int, policy: str = "float32") -> keras.Model:
     """The network a setting names, with fresh weights.
 
     Args:
         net: name, width and dropout.
         input_shape: (frames, mels) of the features.
         classes: number of logits `int > 0`.
+        policy: Keras dtype policy of its layers, whatever the global one; weights and logits are float32 under each.
 
     Returns:
         Features `[shape=(batch, frames, mels)]` to logits `[shape=(batch, classes)]`.
@@ -33,7 +34,12 @@ def build(net: Net, input_shape: tuple[int, int], classes: int) -> keras.Model:
     """
     if net.name not in MODELS:
         raise InputError(f"--net.name must be one of {', '.join(MODELS)}, got {net.name!r}")
-    return MODELS[net.name](input_shape, classes, width=net.width, dropout=net.dropout)
+    outer = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        return MODELS[net.name](input_shape, classes, width=net.width, dropout=net.dropout)
+    finally:
+        keras.config.set_dtype_policy(outer)
 
 
 def deploy(frontend: LogMel, net: keras.Model, activation: str) -> keras.Model:

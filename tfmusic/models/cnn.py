@@ -41,4 +41,4 @@ def cnn2d(input_shape: tuple[int, int], classes: int, width: float = 1.0, dropou
     x = keras.layers.Flatten()(x)
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
-    return keras.Model(features, keras.layers.Dense(classes, name="logits")(x), name="cnn2d")
+    return keras.Model(features, keras.layers.Dense(classes, dtype="float32", name="logits")(x), name="cnn2d")

@@ -35,7 +35,7 @@ def short_chunk_res(input_shape: tuple[int, int], classes: int, width: float = 1
     x = keras.layers.ReLU()(BatchNormalization(name="dense_norm")(x))
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
-    return keras.Model(features, keras.layers.Dense(classes, name="logits")(x), name="short_chunk_res")
+    return keras.Model(features, keras.layers.Dense(classes, dtype="float32", name="logits")(x), name="short_chunk_res")
 
 
 def _block(x, filters: int, name: str):
