@@ -18,7 +18,7 @@ import numpy as np
 import pydantic
 from ai_edge_litert.interpreter import Interpreter
 
-from tfmusic import audio
+from tfmusic import audio, cli
 from tfmusic.config import InputError, Settings
 from tfmusic.labels import Vocabulary
 
@@ -76,8 +76,9 @@ class Predictor:
             raise InputError(f"--precision must be one of {', '.join(self.info.files)}, got {precision!r}")
         path = bundle / self.info.files[precision]
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
-            self._interpreter.allocate_tensors()
+            with cli.hush():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{path} must be a readable .tflite file: {str(error).splitlines()[0]}") from error
         self._input = self._interpreter.get_input_details()[0]

@@ -33,7 +33,7 @@ def build(
         shard_mb: about the size of a shard.
         workers: threads; none: one per core.
     """
-    if min_s < 0 or shard_mb <= 0 or (workers or 1) < 1:
+    if min_s < 0 or shard_mb <= 0 or (workers is not None and workers < 1):
         raise InputError(f"--min-s must be >= 0, --shard-mb > 0 and --workers > 0, got {min_s:g}, {shard_mb:g} and {workers}")
     cli.load_tensorflow()
     from records.build import QUARANTINE, build

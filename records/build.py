@@ -9,7 +9,6 @@ anything. The bytes of a shard depend on its clips and the settings alone, not o
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import json
@@ -25,7 +24,7 @@ import tensorflow as tf
 
 from records.datasets import READERS
 from records.datasets.clip import SPLITS, Clip, Source
-from tfmusic import audio, cli, schema
+from tfmusic import audio, cli, run, schema
 from tfmusic.config import VERSION, InputError, Layout
 from tfmusic.labels import Vocabulary
 
@@ -83,7 +82,7 @@ def build(
             raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
         plan = {"fingerprint": fingerprint, "shards": _count_shards(clips, layout, shard_bytes, workers)}
         (out / PARTS).mkdir()
-        _write_atomically(out / PLAN, json.dumps(plan, indent=1))
+        run.write_text(out / PLAN, json.dumps(plan, indent=1))
 
     shards = collections.defaultdict(list)
     for clip in clips:
@@ -107,8 +106,8 @@ def build(
         shards=tuple(schema.Shard.model_validate(part["shard"]) for part in parts),
         quarantined=len(quarantine),
     )
-    _write_quarantine(out / QUARANTINE, quarantine)
-    _write_atomically(out / schema.MANIFEST, manifest.model_dump_json(indent=1))
+    run.write_csv(out / QUARANTINE, quarantine, ["id", "path", "reason"])
+    run.write_text(out / schema.MANIFEST, manifest.model_dump_json(indent=1))
     shutil.rmtree(out / PARTS)
     return manifest
 
@@ -188,7 +187,7 @@ def _write_shards(shards: dict[str, list[Clip]], out: Path, layout: Layout, voca
     def work(name: str) -> None:
         note = _write_shard(out / name, shards[name], layout, vocabulary, min_s, progress.update, stop)
         if note:
-            _write_atomically(notes[name], json.dumps(note))
+            run.write_text(notes[name], json.dumps(note))
 
     with progress, ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(work, name) for name in todo]
@@ -227,10 +226,10 @@ def _write_shard(
         with tf.io.TFRecordWriter(str(temporary)) as writer:
             for parts, members in sorted(tracks.items()):
                 offsets = []
-                for run in range(parts):
+                for visit in range(parts):
                     offsets.append(position)
                     for clip, _, records in members:
-                        record = records[(run + schema.rotation(clip.id)) % parts]
+                        record = records[(visit + schema.rotation(clip.id)) % parts]
                         writer.write(record)
                         position += len(record) + schema.RECORD_FRAME_BYTES
                 runs.append(schema.Runs(parts=parts, tracks=len(members), offsets=offsets))
@@ -297,16 +296,3 @@ def _fingerprint(clips: list[Clip], layout: Layout, vocabulary: Vocabulary, *num
     for clip in clips:
         digest.update(repr(dataclasses.replace(clip, path=None)).encode())
     return digest.hexdigest()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
-
-
-def _write_quarantine(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["id", "path", "reason"])
-        writer.writeheader()
-        writer.writerows(rows)

@@ -13,7 +13,6 @@ that 8 % of the tags are missing, as in collections labelled by hand.
 from __future__ import annotations
 
 import concurrent.futures
-import csv
 import json
 import multiprocessing
 import os
@@ -27,12 +26,14 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import tqdm
 from scipy import signal
 
 from records.synthesis import (
     CHURCH_BELL,
+    KIT,
+    MACHINE,
     RATE_HZ,
+    TABLA,
     Stroke,
     birds,
     blow,
@@ -46,7 +47,8 @@ from records.synthesis import (
     strike,
     water,
     wind,
-)
+)  # fmt: skip
+from tfmusic import cli, run
 
 VERSION = "1"  # a change that alters a label or a sample needs a new one: existing collections are recognised by it
 MISSING = 0.08  # share of true tags that no annotator gave
@@ -65,24 +67,6 @@ class Instrument(NamedTuple):
     drive: float = 0.0  # > 0: an overdriven amplifier
 
 
-KIT = {
-    "kick": Stroke(140, 52, 0.12, 0.1, 0.01),
-    "snare": Stroke(230, 180, 0.06, 0.8, 0.12, (700, 7000), 0.8),
-    "hat": Stroke(noise=1.0, tone_s=0.001, noise_s=0.05, band_hz=(5000, 7800), level=0.35),
-    "crash": Stroke(noise=1.0, tone_s=0.001, noise_s=0.5, band_hz=(3000, 7800), level=0.5),
-}
-MACHINE = {
-    "kick": Stroke(260, 45, 0.25, level=1.2),
-    "snare": Stroke(noise=1.2, tone_s=0.001, noise_s=0.07, band_hz=(900, 2500), level=0.9),  # a clap
-    "hat": Stroke(noise=1.0, tone_s=0.001, noise_s=0.025, band_hz=(6000, 7900), level=0.4),
-    "crash": Stroke(800, 300, 0.1, level=0.5),
-}
-TABLA = {
-    "kick": Stroke(75, 100, 0.3, 0.1, 0.01),  # the bass drum, its pitch pressed up by the hand
-    "snare": Stroke(420, 400, 0.15, 0.3, 0.01, (1500, 5000), 0.8),
-    "hat": Stroke(640, 630, 0.05, 0.4, 0.01, (1500, 5000), 0.5),
-    "crash": Stroke(330, 320, 0.3, 0.1, 0.02),
-}
 opera_voice = partial(sing, ring=1.5, vibrato_cents=70)
 PLUCKED, BOWED, KEYS = "Plucked string instrument", "Bowed string instrument", "Keyboard (musical)"
 INSTRUMENTS = {
@@ -550,29 +534,19 @@ def render(piece: Piece, seed: int = 0) -> np.ndarray:
 
 # --- files -------------------------------------------------------------------------------------------------------------------------------
 
-COLUMNS = ("path", "split", "group", "tags", "genre", "family", "event", *AFFECT)
 
-
-def _replace(path: pathlib.Path, write_to: Callable[[pathlib.Path], None]) -> None:
-    """Writes beside `path` and renames, so that nothing half-written ever has the final name."""
+def _write_clip(audio: pathlib.Path, seed: int, piece: Piece) -> None:
+    path = audio / piece.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    write_to(part)
+    part = path.with_name(f".{path.name}.tmp")
+    soundfile.write(part, np.round(32767 * render(piece, seed)).astype(np.int16), RATE_HZ, "PCM_16", format="FLAC")
     os.replace(part, path)
 
 
-def _write_clip(audio: pathlib.Path, seed: int, piece: Piece) -> None:
-    samples = np.round(32767 * render(piece, seed)).astype(np.int16)
-    _replace(audio / piece.path, lambda part: soundfile.write(part, samples, RATE_HZ, "PCM_16", format="FLAC"))
-
-
-def _write_table(pieces: list[Piece], path: pathlib.Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for p in pieces:
-            affect = [f"{p.affect[name]:.4f}" for name in AFFECT]
-            table.writerow([p.path, p.split, p.group, "|".join(p.tags), p.genre, p.family, "|".join(p.event), *affect])
+def _row(piece: Piece) -> dict[str, str]:
+    columns = {name: getattr(piece, name) for name in ("path", "split", "group", "tags", "genre", "family", "event")}
+    joined = {name: value if isinstance(value, str) else "|".join(value) for name, value in columns.items()}
+    return joined | {name: f"{piece.affect[name]:.4f}" for name in AFFECT}
 
 
 def write(out: pathlib.Path, clips: int = 600, seed: int = 0, workers: int | None = None) -> pathlib.Path:
@@ -606,7 +580,7 @@ def write(out: pathlib.Path, clips: int = 600, seed: int = 0, workers: int | Non
 
     workers = min(workers or min(os.cpu_count() or 1, 8), clips)
     work = partial(_write_clip, out / "audio", seed)
-    progress = partial(tqdm.tqdm, total=clips, desc="demo", unit="clip", disable=None)
+    progress = partial(cli.progress, total=clips, desc="demo", unit="clip")
     if workers == 1:
         for _ in progress(map(work, pieces)):
             pass
@@ -615,7 +589,7 @@ def write(out: pathlib.Path, clips: int = 600, seed: int = 0, workers: int | Non
             for _ in progress(pool.map(work, pieces, chunksize=4)):
                 pass
 
-    _replace(note, lambda part: part.write_text(about))
-    _replace(table, partial(_write_table, pieces))
+    run.write_text(note, about)
+    run.write_csv(table, [_row(piece) for piece in pieces])
     print(f"demo: {clips} clips in {out}, {time.perf_counter() - begin_s:.0f} s")
     return table

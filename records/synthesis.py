@@ -164,6 +164,26 @@ class Stroke(NamedTuple):
     level: float = 1.0
 
 
+KIT = {
+    "kick": Stroke(140, 52, 0.12, 0.1, 0.01),
+    "snare": Stroke(230, 180, 0.06, 0.8, 0.12, (700, 7000), 0.8),
+    "hat": Stroke(noise=1.0, tone_s=0.001, noise_s=0.05, band_hz=(5000, 7800), level=0.35),
+    "crash": Stroke(noise=1.0, tone_s=0.001, noise_s=0.5, band_hz=(3000, 7800), level=0.5),
+}
+MACHINE = {
+    "kick": Stroke(260, 45, 0.25, level=1.2),
+    "snare": Stroke(noise=1.2, tone_s=0.001, noise_s=0.07, band_hz=(900, 2500), level=0.9),  # a clap
+    "hat": Stroke(noise=1.0, tone_s=0.001, noise_s=0.025, band_hz=(6000, 7900), level=0.4),
+    "crash": Stroke(800, 300, 0.1, level=0.5),
+}
+TABLA = {
+    "kick": Stroke(75, 100, 0.3, 0.1, 0.01),  # the bass drum, its pitch pressed up by the hand
+    "snare": Stroke(420, 400, 0.15, 0.3, 0.01, (1500, 5000), 0.8),
+    "hat": Stroke(640, 630, 0.05, 0.4, 0.01, (1500, 5000), 0.5),
+    "crash": Stroke(330, 320, 0.3, 0.1, 0.02),
+}
+
+
 def drum(stroke: Stroke, n: int, rng: np.random.Generator) -> np.ndarray:
     """A drum: the membrane's falling pitch, exponentially damped, plus damped noise for snares, metal and hands."""
     t = _seconds(n)

@@ -10,9 +10,10 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pydantic
 import tyro
 from tqdm import tqdm
 
@@ -20,7 +21,8 @@ from tfmusic.config import InputError
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 NOISE = re.compile(
-    rb"WARNING: All log messages before absl::Init|[IWE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc|To enable the foll"
+    rb"WARNING: All log messages before absl|[IWE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc|To enable the f|"
+    rb"INFO: (Created|Initialized) TensorFlow Lite"
 )
 
 
@@ -37,11 +39,16 @@ def parse(target: Any, *, prog: str, cli: Callable[..., Any] = tyro.cli, **optio
     try:
         with contextlib.redirect_stderr(box):
             return cli(target, prog=prog, **options)
+    except pydantic.ValidationError as error:  # of a class whose flags have no prefix; tyro lets it through
+        first = error.errors()[0]
+        flag = "".join(f"--{name}".replace("_", "-") + ": " for name in first["loc"][-1:])
+        message = f"{flag}{first['msg'].removeprefix('Value error, ')}, got {first['input']}" if flag else first["msg"].removeprefix("Value error, ")
     except SystemExit as stop:
-        if stop.code:
-            print(f"error: {_one_line(box.getvalue())} ({prog} --help)", file=sys.stderr)
-            sys.exit(USAGE)
-        raise
+        if not stop.code:
+            raise
+        message = _one_line(box.getvalue())
+    print(f"error: {message} ({prog} --help)", file=sys.stderr)
+    sys.exit(USAGE)
 
 
 def dispatch(commands: dict[str, Callable[..., None]], *, prog: str) -> None:
@@ -71,22 +78,21 @@ def _one_line(box: str) -> str:
     return text.replace("Perhaps you meant:", "- perhaps you meant")
 
 
-def load_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices without its start-up chatter; TF_CPP_MIN_LOG_LEVEL=0 shows it.
+@contextlib.contextmanager
+def hush() -> Iterator[None]:
+    """Drops the known start-up lines that TensorFlow and LiteRT write to stderr from C++; TF_CPP_MIN_LOG_LEVEL=0 shows them.
 
-    TensorFlow 2.21 writes these lines from C++ whatever the log level, so they are held back and the known ones dropped.
+    They come whatever the log level, past Python's sys.stderr, so the file descriptor is held back and all other lines follow afterwards.
     """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
+        yield
         return
     sys.stderr.flush()
     outer = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            yield
         finally:
             os.dup2(outer, 2)
             os.close(outer)
@@ -94,6 +100,15 @@ def load_tensorflow() -> None:
             for line in held:
                 if not NOISE.match(line):
                     os.write(2, line)
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow and finds its devices, without the chatter."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with hush():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
 
 
 def progress(iterable: Any = None, **options: Any) -> tqdm:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,10 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(_finite(values), indent=1))
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """`write_text` of rows that share their keys; the first row's order."""
+def write_csv(path: Path, rows: list[dict[str, Any]], columns: Sequence[str] = ()) -> None:
+    """`write_text` of rows; columns: those of the first row unless given."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(table, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())

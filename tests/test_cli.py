@@ -1,0 +1,90 @@
+"""Command lines: one line and an exit code for every mistake, and the rules of --task, --recipe, --records and --demo."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tfmusic import cli, recipes
+
+
+def call(*arguments, cwd=ROOT):
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--fit.epochs -3", "--fit.epochs should be greater than or equal to 0, got -3"),
+        ("--fit.epochs few", "--fit.epochs"),
+        ("--fit.epoks 3", "perhaps you meant --fit.epochs"),
+        ("--frontend.log loud", "invalid choice 'loud'"),
+        ("--frontend.f-max-hz 90000", "half the sample rate"),
+        ("--augment.spec-augment.probability 2", "should be less than or equal to 1, got 2"),
+        ("--task karaoke", "--task"),
+        ("--recipe mtat_cnn9d", "--recipe must be one of tagging, mtat_cnn2d"),
+        ("--recipe mtat_cnn2d", "python -m records build"),
+        ("--task tagging --records nowhere", "nowhere has no manifest.json"),
+        ("--task tagging --net.name cnn9d --records nowhere", "nowhere has no manifest.json"),
+        ("--resume nowhere", "nowhere must be a run directory"),
+        ("--resume nowhere --fit.epochs 3", "--resume takes no other flag, got --fit.epochs 3"),
+    ],
+)
+def test_a_wrong_flag_of_train_is_one_line(arguments, complaint):
+    done = call("train.py", *arguments.split())
+    assert done.returncode in (cli.USAGE, cli.FAILED)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and complaint in line and "Traceback" not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("build", "--out"),
+        ("build --dataset csv --audio . --out OUT", "--dataset csv needs --csv"),
+        ("build --dataset gramophone --audio . --out OUT", "--dataset must be one of csv, folders, got 'gramophone'"),
+        ("build --dataset csv --csv gone.csv --audio . --out OUT", "gone.csv"),
+        ("build --dataset folders --audio gone --out OUT", "--audio must be a folder"),
+        ("build --dataset folders --audio . --out OUT --chunk-s 2 --stride-s 3", "stride_s must be below chunk_s"),
+        ("build --dataset folders --audio . --out OUT --workers 0", "--workers"),
+        ("check nowhere", "no manifest.json"),
+        ("info nowhere", "no manifest.json"),
+    ],
+)
+def test_a_wrong_flag_of_records_is_one_line_and_leaves_nothing(arguments, complaint, tmp_path):
+    done = call("-m", "records", *arguments.replace("OUT", str(tmp_path / "out")).split())
+    assert done.returncode in (cli.USAGE, cli.FAILED)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and complaint in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_path_that_cannot_be_made_is_one_line(collection, tmp_path):
+    (tmp_path / "file").touch()
+    done = call(
+        "-m", "records", "build", "--dataset", "csv", "--csv", collection / "clips.csv", "--audio", collection, "--out", tmp_path / "file" / "out"
+    )
+    assert done.returncode == cli.FAILED
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Not a directory" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_list_names_every_recipe_with_its_first_line():
+    lines = call("train.py", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipes.RECIPES)
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+
+
+def test_a_recipes_defaults_stand_in_its_help():
+    assert "(default: 4.0e-1)" not in call("train.py", "--help").stdout
+    assert "short_chunk_res" in call("train.py", "--recipe", "mtat_short_chunk_res", "--help").stdout
+
+
+def test_hush_drops_known_noise_and_keeps_the_rest():
+    code = (
+        "import os\nfrom tfmusic import cli\n"
+        "with cli.hush():\n"
+        "    os.write(2, b'I0000 00:00:17.1 9 port.cc:153] oneDNN custom operations are on\\n')\n"
+        "    os.write(2, b'E0000 00:00:17.1 9 allocator.cc:9] out of memory\\n')"
+    )
+    assert call("-c", code).stderr == "E0000 00:00:17.1 9 allocator.cc:9] out of memory\n"
