@@ -9,6 +9,7 @@ python train.py --resume runs/NAME                       after any interruption
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +66,7 @@ def main() -> None:
         cli.load_tensorflow()
         from tfmusic import training
 
-        finish(training.resume(choice.resume))
+        finish(choice.resume, lambda: training.resume(choice.resume))
         return
     experiment = recipe_of(choice)
     settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
@@ -88,6 +89,8 @@ def recipe_of(choice: Choice) -> Experiment:
 def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     """A new run: finds or makes the records, trains, and finishes."""
     records = options.records
+    if records and options.demo:
+        raise InputError(f"--demo brings its own records, got --records {records} beside it")
     if records is None:
         if not (any_records or options.demo):
             raise InputError(
@@ -99,7 +102,7 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     print(f"run: {out}")
     from tfmusic import training
 
-    finish(training.fit(experiment, records, out))
+    finish(out, lambda: training.fit(experiment, records, out))
 
 
 def demo_records(experiment: Experiment) -> Path:
@@ -117,15 +120,19 @@ def demo_records(experiment: Experiment) -> Path:
     return out
 
 
-def finish(run_directory: Path) -> None:
-    """Report, bundle, table and what to do next."""
+def finish(run_directory: Path, train: Callable[[], object]) -> None:
+    """Trains, writes report and bundle, prints the figures and what to do next; what a kill leaves undone, --resume does."""
     from export.bundle import bundle
     from tfmusic import report
 
-    print(report.write(run_directory))
     target = run_directory / "bundle"
-    if not target.exists():
-        bundle(run_directory)
+    try:
+        train()
+        print(report.write(run_directory))
+        if not target.exists():
+            bundle(run_directory)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: {PROG} --resume {run_directory}") from None
     print(
         f"""
 next:

@@ -22,8 +22,10 @@ from export.predict import MODEL_INFO, ModelInfo, Predictor
 from tfmusic import audio, cli, data, evaluate, models, run, schema
 from tfmusic.config import VERSION, FrontEnd, InputError
 from tfmusic.frontend import LogMel
+from tfmusic.tasks import TASKS
 
 SAVED_MODEL, CARD = "saved_model", "card.md"
+RUN_FILES = (run.LABELS, run.EXPERIMENT, run.METRICS)  # copied as they are
 FILES = {"float32": "model_float32.tflite", "float16": "model_float16.tflite"}
 SAVED_MODEL_TOLERANCE, FLOAT32_TOLERANCE = 1e-5, 1e-4  # greatest difference of a score from Keras'
 PROBED_TRACKS = 8  # test tracks whose windows are compared, beside silence, full scale and noise
@@ -52,19 +54,32 @@ def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
         raise InputError(f"{info.records} has another vocabulary than {run_directory}: sha1 must be {info.vocabulary_sha1}")
     model = evaluate.load_best(run_directory)
 
+    missing = [name for name in RUN_FILES if not (run_directory / name).is_file()]
+    if missing:
+        raise InputError(f"{run_directory} has no {missing[0]}; finish it with: python train.py --resume {run_directory}")
+
     out.parent.mkdir(parents=True, exist_ok=True)
     work = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    for name in (run.LABELS, run.EXPERIMENT, run.METRICS):
-        if not (run_directory / name).is_file():
-            raise InputError(f"{run_directory} has no {name}; finish it with: python train.py --resume {run_directory}")
-        shutil.copy(run_directory / name, work)
-    _export_saved_model(model, work / SAVED_MODEL, samples=None)
-    (work / FILES["float32"]).write_bytes(to_tflite(model))
-    (work / FILES["float16"]).write_bytes(to_float16((work / FILES["float32"]).read_bytes(), model))
+    try:
+        for name in RUN_FILES:
+            shutil.copy(run_directory / name, work)
+        _export_saved_model(model, work / SAVED_MODEL, samples=None)
+        content = to_tflite(model)
+        (work / FILES["float32"]).write_bytes(content)
+        (work / FILES["float16"]).write_bytes(to_float16(content, model))
+        run.write_text(work / MODEL_INFO, _model_info(info).model_dump_json(indent=1))
+        run.write_text(work / CARD, _card(info, manifest, _checked(work, model, info, manifest)))
+        os.replace(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return out
+
+
+def _model_info(info: run.RunInfo) -> ModelInfo:
     frontend = info.experiment.frontend
-    description = ModelInfo(
+    return ModelInfo(
         name=info.experiment.recipe,
         task=info.experiment.task,
         sample_rate_hz=frontend.sample_rate_hz,
@@ -75,11 +90,6 @@ def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
         vocabulary_sha1=info.vocabulary_sha1,
         code_version=VERSION,
     )
-    run.write_text(work / MODEL_INFO, description.model_dump_json(indent=1))
-    rows = _checked(work, model, info, manifest)
-    run.write_text(work / CARD, _card(info, manifest, rows))
-    os.replace(work, out)
-    return out
 
 
 def to_tflite(model: keras.Model) -> bytes:
@@ -157,7 +167,7 @@ def _checked(work: Path, model: keras.Model, info: run.RunInfo, manifest: schema
         _refuse_above(FLOAT32_TOLERANCE if precision == "float32" else 1.0, difference, name)
         counted = cli.progress(data.tracks(info.records, manifest, "test"), total=tracks, unit="track", desc=name, leave=False)
         scored = evaluate.score_tracks(predictor.score, counted, experiment.frontend, experiment.evaluation)
-        figures = evaluate.TASKS[experiment.task].figures(scored.y_true, scored.scores, 0, experiment.fit.seed)
+        figures = TASKS[experiment.task].figures(scored.y_true, scored.scores, 0, experiment.fit.seed)
         rows.append({"file": name, "bytes": (work / name).stat().st_size, "difference": difference, **figures})
     return rows
 
@@ -190,7 +200,7 @@ def _card(info: run.RunInfo, manifest: schema.Manifest, rows: list[dict]) -> str
     """card.md: what the model is, what it hears, what it was measured on."""
     frontend, evaluation = info.experiment.frontend, info.experiment.evaluation
     train, test = manifest.split("train"), manifest.split("test")
-    watched = evaluate.TASKS[info.experiment.task].watched
+    watched = TASKS[info.experiment.task].watched
     table = ["| file | size | greatest difference from Keras | " + " | ".join(f"test {name}" for name in watched) + " |"]
     table.append("|" + "---|" * (3 + len(watched)))
     for row in rows:

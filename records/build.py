@@ -78,11 +78,11 @@ def build(
             print(f"{out} is complete already")
             return schema.read_manifest(out)
     else:
-        if any(out.iterdir()):
+        if any(not path.name.startswith(".") for path in out.iterdir()):
             raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
         plan = {"fingerprint": fingerprint, "shards": _count_shards(clips, layout, shard_bytes, workers)}
-        (out / PARTS).mkdir()
         run.write_text(out / PLAN, json.dumps(plan, indent=1))
+    (out / PARTS).mkdir(exist_ok=True)
 
     shards = collections.defaultdict(list)
     for clip in clips:
@@ -92,6 +92,7 @@ def build(
 
     if not any(part["counts"]["tracks"] for part in parts):
         first = next(row for part in parts for row in part["quarantine"])
+        shutil.rmtree(out)  # or the same command with the right --audio would find its clips done already
         raise InputError(f"no clip could be read; the first of {len(clips)}: {first['path']}: {first['reason']}")
     quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
     manifest = schema.Manifest(

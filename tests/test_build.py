@@ -121,7 +121,7 @@ def test_nothing_readable_is_an_error_that_names_the_first(tmp_path):
     listing = write_csv(tmp_path / "list.csv", [{"path": "gone.wav", "tags": "a", "split": "train"}])
     with pytest.raises(InputError, match="no clip could be read.*gone.wav"):
         build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------------------------------

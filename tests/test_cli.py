@@ -27,6 +27,7 @@ def call(*arguments, cwd=ROOT):
         ("--recipe mtat_cnn2d", "python -m records build"),
         ("--task tagging --records nowhere", "nowhere has no manifest.json"),
         ("--task tagging --net.name cnn9d --records nowhere", "nowhere has no manifest.json"),
+        ("--demo --records nowhere", "--demo brings its own records"),
         ("--resume nowhere", "nowhere must be a run directory"),
         ("--resume nowhere --fit.epochs 3", "--resume takes no other flag, got --fit.epochs 3"),
     ],

@@ -20,7 +20,8 @@ from tfmusic.config import InputError
 
 def test_a_run_leaves_all_that_is_needed_to_repeat_it(trained, records):
     info = run.read(trained)
-    assert info.experiment == EXPERIMENT and info.records == records.resolve()
+    assert info.experiment.fit.precision in ("float32", "bfloat16")  # what "auto" meant here
+    assert info.experiment.model_copy(update={"fit": EXPERIMENT.fit}) == EXPERIMENT and info.records == records.resolve()
     assert (trained / run.LABELS).read_text().split() == ["high", "low", "noisy", "rare"]
     with open(trained / run.HISTORY, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -125,7 +126,7 @@ def test_early_stopping_remembers_its_patience_over_a_resume(records, tmp_path, 
                 raise KeyboardInterrupt
 
     monkeypatch.setattr("tfmusic.training.keras.callbacks.TensorBoard", lambda *arguments, **options: Interrupt())
-    with pytest.raises(KeyboardInterrupt, match="train.py --resume"):
+    with pytest.raises(KeyboardInterrupt):
         training.fit(experiment, records, tmp_path / "run")
     training.resume(tmp_path / "run")
     assert len((tmp_path / "run" / run.HISTORY).read_text().splitlines()) == 1 + 4

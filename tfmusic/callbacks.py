@@ -81,6 +81,7 @@ class SaveState(keras.callbacks.Callback):
             self.saved = dict(file)
         notes = json.loads(str(self.saved["notes"]))
         self.history = notes["history"]
+        run.write_csv(self.directory / run.HISTORY, self.history)  # a kill may have come between the two files
         return len(self.history), notes["stopped"]
 
     def on_train_begin(self, logs=None):

@@ -31,7 +31,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
 
     Raises:
         InputError: records that do not fit, or `out` in use.
-        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+        KeyboardInterrupt: Ctrl-C; `resume` goes on.
 
     >>> fit(recipes.tagging(), "data/records", "runs/first")  # doctest: +SKIP
     """
@@ -58,7 +58,7 @@ def resume(out: Path | str) -> Path:
 
     Raises:
         InputError: no run, or its records are gone or have another vocabulary.
-        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+        KeyboardInterrupt: Ctrl-C; `resume` goes on.
     """
     out = Path(out)
     info = run.read(out)
@@ -66,10 +66,7 @@ def resume(out: Path | str) -> Path:
     if manifest.vocabulary_sha1 != info.vocabulary_sha1:
         raise InputError(f"{info.records} has another vocabulary than {out}: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
     _check(manifest, info.experiment)
-    try:
-        _train(out, info, manifest)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"go on with: python train.py --resume {out}") from None
+    _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
     figures = {name: evaluate.figures(score, info.records, manifest, info, split) for name, split in (("validation", "valid"), ("test", "test"))}
     run.write_json(out / run.METRICS, figures)

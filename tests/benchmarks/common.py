@@ -28,11 +28,13 @@ from tfmusic.config import Settings
 
 PACKAGES = ("tensorflow", "keras", "numpy", "soundfile", "soxr", "librosa", "torch", "ai-edge-litert")
 
+JsonFlag = Annotated[bool, tyro.conf.arg(name="json")]  # the plain name is a method of pydantic's
+
 
 class Sizes(Settings):
     """How much is measured; every benchmark adds its own."""
 
-    json_line: Annotated[bool, tyro.conf.arg(name="json")] = pydantic.Field(False, description="Prints one line of JSON last.")
+    json_line: JsonFlag = pydantic.Field(False, description="Prints one line of JSON last.")
     rounds: int = pydantic.Field(5, gt=0, description="Pairs; figures and ratios are medians over them.")
 
 

@@ -76,7 +76,6 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
         found = common.alternate({"ours": _measured(ours, batches), "peer": _measured(peer, batches)}, sizes.rounds)
         rows += _rows(what, found["ours"], PEER, found["peer"], bars)
     del comparisons, ours, peer
-    del runs
     shutil.rmtree(out)
     return rows + (_curve(source, directory, experiment, sizes) if sizes.curve else [])
 
