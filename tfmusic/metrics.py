@@ -199,18 +199,19 @@ def bootstrap_interval(y_true: np.ndarray, scores: np.ndarray, resamples: int, s
     Tracks are drawn with replacement, as many as there are (Efron 1979); the macro figures of the draws give deviation and bias (formula:
     `_normal_interval`). A class that lost its positives in a resample is left out of that resample's mean. The interval is about the
     population, not about the average of test sets of this size, whose average precision is higher: the estimate lies above the middle,
-    in tiny sets even above the interval. It says nothing about another training seed. Two runs on the same tracks may differ surely although
-    their intervals overlap.
+    in tiny sets now and then above the interval. It says nothing about another training seed. Two runs on the same tracks may differ surely
+    although their intervals overlap.
 
     Share of simulated test sets whose nominal 95 % interval held the population's value (three populations of 20 to 50 correlated labels,
-    prevalence 2 to 50 %, ROC-AUC .86 to .94, mAP .44 to .73; 150 to 600 sets each, lowest and highest), and that of the percentiles:
+    prevalence 2 to 50 %, ROC-AUC .86 to .94, mAP .44 to .73; 150 to 600 sets each; lowest - highest), and that of the percentiles for mAP:
 
         tracks              75          350          800         5000
-        mAP          .70 - .84    .88 - .95    .93 - .95    @M5
-        percentiles  .03 - .79    .30 - .94    .50 - .92    @P5
-        ROC-AUC      .88 - .90    .94 - .95    .94 - .96    @R5
+        mAP          .70 - .84    .88 - .95    .93 - .95    .93 - .96
+        percentiles  .03 - .79    .30 - .94    .50 - .92    .78 - .94
+        ROC-AUC      .88 - .90    .94 - .95    .93 - .96    .93 - .95
 
-    At 75 tracks many labels have one or two positives: mAP read .02 to .08 high there, and the resamples knew of half of it or more.
+    At 75 tracks many labels have one or two positives: mAP itself read .02 to .08 high there, and the resamples knew of half to three
+    quarters of it. With that few, read the interval as too short.
 
     Args:
         y_true: 0/1 `[shape=(tracks, classes)]`; whole tracks, since windows of one track are no independent draws.
