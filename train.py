@@ -70,7 +70,6 @@ def main() -> None:
         return
     experiment = recipe_of(choice)
     settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
-    cli.load_tensorflow()
     start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
 
 
@@ -88,20 +87,19 @@ def recipe_of(choice: Choice) -> Experiment:
 
 def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     """A new run: finds or makes the records, trains, and finishes."""
-    records = options.records
-    if records and options.demo:
-        raise InputError(f"--demo brings its own records, got --records {records} beside it")
-    if records is None:
-        if not (any_records or options.demo):
-            raise InputError(
-                f"{experiment.recipe} needs its dataset: give --records DIR, made by `python -m records build --dataset csv --csv FILE "
-                "--audio DIR --out DIR`, or --demo to try it on the embedded demo collection"
-            )
-        records = demo_records(experiment)
-    out = options.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment.recipe}"
-    print(f"run: {out}")
+    if options.records and options.demo:
+        raise InputError(f"--demo brings its own records, got --records {options.records} beside it")
+    if not (options.records or options.demo or any_records):
+        raise InputError(
+            f"{experiment.recipe} needs its dataset: give --records DIR, made by `python -m records build --dataset csv --csv FILE "
+            "--audio DIR --out DIR`, or --demo to try it on the embedded demo collection"
+        )
+    cli.load_tensorflow()
     from tfmusic import training
 
+    records = options.records or demo_records(experiment)
+    out = options.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment.recipe}"
+    print(f"run: {out}")
     finish(out, lambda: training.fit(experiment, records, out))
 
 
