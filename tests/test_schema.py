@@ -55,6 +55,8 @@ def test_chunks_of_a_29_s_track():
 def test_a_window_is_cut_without_decoding_the_rest(short, first, expected):
     audio = np.array([1, 2, 3], "<i2").tobytes()
     np.testing.assert_array_equal(schema.decode_window(audio, first, 2, short), expected[short])
+    together = schema.decode_window([audio, audio[:2]], [first, 0], 2, short)  # a batch of different lengths
+    np.testing.assert_array_equal(together, [expected[short], {"pad": [1, 0], "tile": [1, 1]}[short]])
 
 
 def test_a_manifest_is_read_back_as_written(records):

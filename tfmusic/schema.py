@@ -170,18 +170,18 @@ def encode(
 
 
 def parse(record: tf.Tensor, labels: int, targets: int) -> dict[str, tf.Tensor]:
-    """Inverse of `encode`, in a graph; the audio stays bytes until the window is cut (`decode_window`).
+    """Inverse of `encode`, in a graph, for one record or a batch; the audio stays bytes until the window is cut (`decode_window`).
 
     Args:
-        record: one serialised record, a string scalar.
+        record: serialised records, strings `[shape=(...)]`.
         labels: size of the vocabulary.
         targets: number of regression targets.
 
     Returns:
-        id, group, audio (string scalars), start, part, parts, samples (int64 scalars), labels (int64 `[shape=(labels,)]`), targets
-        (float32 `[shape=(targets,)]`).
+        id, group, audio (strings), start, part, parts, samples (int64), each `[shape=(...)]`; labels (int64 `[shape=(..., labels)]`),
+        targets (float32 `[shape=(..., targets)]`).
     """
-    example = tf.io.parse_single_example(
+    example = tf.io.parse_example(
         record,
         {
             "id": tf.io.FixedLenFeature([], tf.string),
@@ -192,26 +192,27 @@ def parse(record: tf.Tensor, labels: int, targets: int) -> dict[str, tf.Tensor]:
             "targets": tf.io.FixedLenFeature([targets], tf.float32),
         },
     )
-    start, part, parts, samples = tf.unstack(example.pop("position"))
+    start, part, parts, samples = tf.unstack(example.pop("position"), axis=-1)
     return {**example, "start": start, "part": part, "parts": parts, "samples": samples}
 
 
 def decode_window(audio: tf.Tensor, first: tf.Tensor, samples: int, short: str) -> tf.Tensor:
-    """Cuts one window out of a record's audio bytes, without decoding the rest.
+    """Cuts a window out of each record's audio bytes, without decoding the rest.
 
     Args:
-        audio: int16 little-endian bytes, a string scalar.
-        first: first sample of the window in the chunk, an integer scalar.
+        audio: int16 little-endian bytes, strings `[shape=(...)]`.
+        first: first sample of the window in the chunk, integers `[shape=(...)]`.
         samples: length of the window `int > 0`.
         short: "pad" with zeros at the end or "tile" when fewer samples are there.
 
     Returns:
-        int16 `[shape=(samples,)]`.
+        int16 `[shape=(..., samples)]`.
     """
-    window = tf.io.decode_raw(tf.strings.substr(audio, 2 * tf.cast(first, tf.int32), 2 * samples), tf.int16)
-    missing = samples - tf.size(window)
+    first = tf.convert_to_tensor(first)
+    piece = tf.strings.substr(audio, 2 * tf.cast(first, tf.int32), tf.fill(tf.shape(first), 2 * samples))
+    window = tf.io.decode_raw(piece, tf.int16, fixed_length=2 * samples)  # zeros behind a shorter one
     if short == "tile":
-        window = tf.cond(missing > 0, lambda: tf.tile(window, [samples // tf.maximum(tf.size(window), 1) + 1])[:samples], lambda: window)
-    else:
-        window = tf.cond(missing > 0, lambda: tf.pad(window, [[0, missing]]), lambda: window)
-    return tf.ensure_shape(window, [samples])
+        length = tf.strings.length(piece)[..., None] // 2  # (..., 1)
+        repeated = tf.range(samples) % tf.maximum(length, 1)  # (..., samples)
+        window = tf.cond(tf.reduce_any(length < samples), lambda: tf.gather(window, repeated, batch_dims=first.shape.rank), lambda: window)
+    return tf.ensure_shape(window, [*first.shape, samples])

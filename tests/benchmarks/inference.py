@@ -69,8 +69,6 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
         "predict": _process("-m", "export", "predict", str(shipped), str(song)),
         "import": _process("-c", "import tensorflow"),
     }
-    for once in runs.values():
-        once()  # warms the page cache
     found = {name: figures["wall_s"] for name, figures in common.alternate(runs, sizes.rounds).items()}
     return [*rows, common.compare("predict, one 30 s MP3, whole process", "s", found["predict"], "import tensorflow", found["import"], higher=False)]
 

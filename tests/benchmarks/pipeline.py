@@ -4,8 +4,9 @@
 
 Equal on both sides: the same 29 s tracks as int16 at 16 kHz, windows of 59,049 samples at uniform random starts, one window of every track
 an epoch, batches of 16 of int16 windows and float32 labels, no worker processes. The peer is what PyTorch training loops do: a .npy file
-a track, np.load(mmap_mode="r") and a copied slice an item, in torch's DataLoader where torch is installed, else in a loop that stacks 16
-items, which is faster. The floor is the copy of .118 MB a window out of the page cache.
+a track, np.load(mmap_mode="r") and a copied slice an item, in torch's DataLoader where torch is installed (with one
+thread, at which it is fastest), else in a loop that stacks 16 items, which takes the same CPU time. The floor is the copy of .118 MB a
+window out of the page cache.
 
 Three comparisons: `data.windows` batched; `data.train_batches` with its shuffle buffer and conversion to floats but without log-mel; and all
 of it (128 bands, SpecAugment, mixup), where the peer calls the same functions on each batch in one tf.function. A stream lives over all rounds, as
@@ -103,6 +104,7 @@ def loader(paths: list[Path], labels: np.ndarray) -> Iterator[Batch]:
 
     random = np.random.default_rng(0)
     if torch:
+        torch.set_num_threads(1)  # with more, its copies of 0.1 MB go to a pool that spins: ten times the CPU time, and slower
         tracks = type("Tracks", (torch.utils.data.Dataset,), {"__len__": lambda self: len(paths), "__getitem__": lambda self, index: item(index)})()
         batches = torch.utils.data.DataLoader(tracks, batch_size=BATCH, shuffle=True, num_workers=0, drop_last=True)
         while True:
