@@ -158,6 +158,8 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
     Returns:
         Number of files that could not be used.
     """
+    if not files:
+        raise InputError("predict needs at least one audio file after the bundle")
     predictor = Predictor(bundle, precision)
     document, failed = [], 0
     table = csv.writer(sys.stdout, lineterminator="\n")
@@ -165,7 +167,8 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
         table.writerow(["file", "start_s", *predictor.labels.names])
     for path in files:
         try:
-            prediction = predictor.file(path)
+            with cli.hush():
+                prediction = predictor.file(path)
         except audio.AudioError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1

@@ -155,10 +155,16 @@ def test_silence_and_a_short_file_have_finite_scores(bundle, tmp_path):
 
 def test_a_broken_file_costs_one_line_and_the_exit_code_and_the_rest_is_scored(bundle, song, tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
-    done = predict(bundle, tmp_path / "text.wav", song, tmp_path / "gone.mp3")
+    (tmp_path / "junk.mp3").write_bytes(np.random.default_rng(0).bytes(3000))  # libmpg123 has a lot to say about it
+    done = predict(bundle, tmp_path / "text.wav", song, tmp_path / "gone.mp3", tmp_path / "junk.mp3")
     assert done.returncode == 1
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error", "error"]
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error"] * 3
     assert "song.wav" in done.stdout
+
+
+def test_no_files_is_an_error(bundle):
+    done = predict(bundle)
+    assert done.returncode == 1 and done.stderr == "error: predict needs at least one audio file after the bundle\n"
 
 
 def spoil(name):

@@ -22,7 +22,7 @@ from tfmusic.config import InputError
 USAGE, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 NOISE = re.compile(
     rb"WARNING: All log messages before absl|[IWE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc|To enable the f|"
-    rb"INFO: (Created|Initialized) TensorFlow Lite"
+    rb"INFO: (Created|Initialized) TensorFlow Lite|Note: (Illegal Audio-MPEG|Trying to resync|Hit end of|Skipped)|Warning: Xing|.*libmpg123"
 )
 
 
@@ -80,9 +80,10 @@ def _one_line(box: str) -> str:
 
 @contextlib.contextmanager
 def hush() -> Iterator[None]:
-    """Drops the known start-up lines that TensorFlow and LiteRT write to stderr from C++; TF_CPP_MIN_LOG_LEVEL=0 shows them.
+    """Drops known lines that TensorFlow, LiteRT and libmpg123 write to stderr from C; TF_CPP_MIN_LOG_LEVEL=0 shows them.
 
-    They come whatever the log level, past Python's sys.stderr, so the file descriptor is held back and all other lines follow afterwards.
+    They come whatever the log level, past Python's sys.stderr, so the file descriptor is held back and all other lines follow afterwards:
+    not while another thread writes.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") == "0":
         yield
