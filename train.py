@@ -77,7 +77,7 @@ def recipe_of(choice: Choice) -> Experiment:
     """The recipe that is named, or the task's default.
 
     Raises:
-        InputError: no such recipe, or one of another task.
+        InputError: no such recipe. (An unknown task is refused with the other flags.)
     """
     name = choice.recipe or recipes.DEFAULTS.get(choice.task, next(iter(recipes.DEFAULTS.values())))
     if name not in recipes.RECIPES:
@@ -109,11 +109,11 @@ def demo_records(experiment: Experiment) -> Path:
     from records.build import build
     from records.datasets.clip import Source
 
-    print("no --records: the embedded demo collection, synthesised here; its scores mean nothing outside")
+    print("records: the embedded demo collection, synthesised here; its scores mean nothing outside")
     listing = demo.write(DEMO)
     window_s, rate_hz = experiment.frontend.window_s, experiment.frontend.sample_rate_hz
     layout = Layout(sample_rate_hz=rate_hz, chunk_s=max(Layout().chunk_s, window_s + Layout().stride_s))
-    out = DEMO / f"records-{layout.sample_rate_hz}-{layout.chunk_s:g}"
+    out = DEMO / f"records-v{demo.VERSION}-{layout.sample_rate_hz}-{layout.chunk_s:g}"
     build(Source(dataset="csv", csv=listing, audio=listing.parent / "audio"), out, layout)
     return out
 

@@ -76,9 +76,8 @@ class Predictor:
             raise InputError(f"--precision must be one of {', '.join(self.info.files)}, got {precision!r}")
         path = bundle / self.info.files[precision]
         try:
-            with cli.hush():
-                self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
-                self._interpreter.allocate_tensors()
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
+            self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{path} must be a readable .tflite file: {str(error).splitlines()[0]}") from error
         self._input = self._interpreter.get_input_details()[0]
@@ -160,7 +159,8 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
     """
     if not files:
         raise InputError("predict needs at least one audio file after the bundle")
-    predictor = Predictor(bundle, precision)
+    with cli.hush():
+        predictor = Predictor(bundle, precision)
     document, failed = [], 0
     table = csv.writer(sys.stdout, lineterminator="\n")
     if over_time and not json_output:

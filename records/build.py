@@ -9,6 +9,7 @@ anything. The bytes of a shard depend on its clips and the settings alone, not o
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -51,7 +52,7 @@ def build(
         vocabulary: labels to encode; none: all labels of the dataset in alphabetical order.
         min_s: shorter files are quarantined `float >= 0`.
         shard_bytes: about the size of a shard `int > 0`.
-        workers: threads; none: one per core.
+        workers: threads; none: one per core. Each holds the shard it works on in memory.
 
     Returns:
         The manifest, as written.
@@ -66,19 +67,20 @@ def build(
     vocabulary = vocabulary or Vocabulary(tuple(sorted({label for clip in clips for label in clip.labels})))
     if not any(clip.labels for clip in clips) or not len(vocabulary):
         raise InputError(f"no clip of {source.csv or source.audio} has a label")
-    fingerprint = _fingerprint(clips, layout, vocabulary, min_s, shard_bytes)
+    fingerprint = _fingerprint(clips, source, layout, vocabulary, min_s, shard_bytes)
     workers = workers or os.cpu_count() or 1
 
+    made_here = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     if (out / PLAN).is_file():
         plan = json.loads((out / PLAN).read_text("utf-8"))
         if plan["fingerprint"] != fingerprint:
-            raise InputError(f"{out} was begun with other clips or settings; choose another --out or delete it")
+            raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
         if (out / schema.MANIFEST).is_file():
             print(f"{out} is complete already")
             return schema.read_manifest(out)
     else:
-        if any(not path.name.startswith(".") for path in out.iterdir()):
+        if any(path.name != f".{PLAN}.tmp" for path in out.iterdir()):  # what a kill while the plan is written leaves
             raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
         plan = {"fingerprint": fingerprint, "shards": _count_shards(clips, layout, shard_bytes, workers)}
         run.write_text(out / PLAN, json.dumps(plan, indent=1))
@@ -92,7 +94,11 @@ def build(
 
     if not any(part["counts"]["tracks"] for part in parts):
         first = next(row for part in parts for row in part["quarantine"])
-        shutil.rmtree(out)  # or the same command with the right --audio would find its clips done already
+        for path in (out / PLAN, *(out / name for name in shards)):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(out / PARTS)
+        if made_here:
+            out.rmdir()
         raise InputError(f"no clip could be read; the first of {len(clips)}: {first['path']}: {first['reason']}")
     quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
     manifest = schema.Manifest(
@@ -180,7 +186,7 @@ def convert(clip: Clip, layout: Layout, vocabulary: Vocabulary, min_s: float = 0
 def _write_shards(shards: dict[str, list[Clip]], out: Path, layout: Layout, vocabulary: Vocabulary, min_s: float, workers: int) -> list[dict]:
     """Writes every shard that is not there yet; returns the notes of all, by name."""
     notes = {name: out / PARTS / f"{name}.json" for name in sorted(shards)}
-    todo = [name for name in notes if not notes[name].is_file()]
+    todo = [name for name in notes if not _is_json(notes[name])]
     stop = threading.Event()
     progress = cli.progress(total=sum(map(len, shards.values())), unit="clip", desc="records", smoothing=0.05)
     progress.update(sum(len(clips) for name, clips in shards.items() if name not in todo))
@@ -291,9 +297,21 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8], "big")
 
 
-def _fingerprint(clips: list[Clip], layout: Layout, vocabulary: Vocabulary, *numbers: float) -> str:
-    """Of all that decides the shards' bytes."""
-    digest = hashlib.sha1(f"{schema.FORMAT} {layout!r} {vocabulary.sha1} {numbers}".encode())
+def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: Vocabulary, *numbers: float) -> str:
+    """Of all that decides the shards' bytes; of the audio its files' sizes and times."""
+    digest = hashlib.sha1(f"{schema.FORMAT} {source.dataset} {source.targets} {layout!r} {vocabulary.sha1} {numbers}".encode())
     for clip in clips:
         digest.update(repr(dataclasses.replace(clip, path=None)).encode())
+        with contextlib.suppress(OSError):  # a missing file is quarantined later
+            status = clip.path.stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a note is there and whole."""
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

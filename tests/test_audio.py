@@ -444,8 +444,8 @@ def test_a_converted_waveform_is_what_its_file_loads_as(tmp_path, channels, rate
         np.testing.assert_array_equal(convert(integers[:, 0], rate_hz, 8_000), expected)
 
 
-@pytest.mark.parametrize("waveform", [np.array([0.0, np.nan]), np.array([np.inf]), np.zeros(0), np.zeros((0, 2))])
-def test_a_waveform_without_finite_samples_is_refused(waveform):
+@pytest.mark.parametrize("waveform", [np.full(8_000, np.nan), np.full(8_000, np.inf), np.zeros(799), np.zeros((0, 2))])
+def test_a_waveform_too_short_or_not_finite_is_refused(waveform):
     with pytest.raises(AudioError, match="waveform"):
         convert(waveform, 8_000, 8_000)
 

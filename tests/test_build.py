@@ -122,6 +122,10 @@ def test_nothing_readable_is_an_error_that_names_the_first(tmp_path):
     with pytest.raises(InputError, match="no clip could be read.*gone.wav"):
         build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="no clip could be read"):
+        build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "mine", LAYOUT)
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 # --- bytes ----------------------------------------------------------------------------------------------------------------------------------
@@ -164,11 +168,33 @@ def test_after_kill_9_the_same_command_goes_on_to_the_same_bytes(collection, rec
 
 def test_other_settings_do_not_mix_with_what_is_there(collection, records, tmp_path):
     source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
-    with pytest.raises(InputError, match="begun with other clips or settings"):
+    with pytest.raises(InputError, match="begun with other clips, files or settings"):
         build(source, records, LAYOUT)
-    (tmp_path / "mine.txt").touch()
+    (tmp_path / ".git").mkdir()
     with pytest.raises(InputError, match="new or empty folder"):
         build(source, tmp_path, LAYOUT)
+    assert (tmp_path / ".git").is_dir()
+
+
+def test_other_audio_under_the_same_names_is_not_taken_for_done(tmp_path):
+    listing = write_csv(tmp_path / "list.csv", [{"path": "a.wav", "tags": "a", "split": "train"}])
+    for frequency_hz in (440, 880):
+        soundfile.write(tmp_path / "a.wav", tone(frequency_hz, 1.0 + frequency_hz / 1e4), RATE_HZ)
+        if frequency_hz == 440:
+            build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
+    with pytest.raises(InputError, match="other clips, files or settings"):
+        build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
+
+
+def test_a_torn_note_counts_as_not_done(collection, records, tmp_path):
+    """A power cut may leave a note without content; the shard is made again, to the same bytes."""
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",))
+    copy = shutil.copytree(records, tmp_path / "copy")
+    (copy / "manifest.json").unlink()
+    (copy / "parts").mkdir()
+    (copy / "parts" / f"{next(copy.glob('test*')).name}.json").touch()
+    build(source, copy, LAYOUT)
+    assert shards_of(copy) == shards_of(records)
 
 
 def test_a_given_vocabulary_keeps_its_order_and_drops_other_tags(collection, tmp_path):

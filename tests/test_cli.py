@@ -26,7 +26,7 @@ def call(*arguments, cwd=ROOT):
         ("--recipe mtat_cnn9d", "--recipe must be one of tagging, mtat_cnn2d"),
         ("--recipe mtat_cnn2d", "python -m records build"),
         ("--task tagging --records nowhere", "nowhere has no manifest.json"),
-        ("--task tagging --net.name cnn9d --records nowhere", "nowhere has no manifest.json"),
+        ("--task tagging --net.name cnn9d --records nowhere", "invalid choice 'cnn9d' for argument '--net.name'"),
         ("--demo --records nowhere", "--demo brings its own records"),
         ("--resume nowhere", "nowhere must be a run directory"),
         ("--resume nowhere --fit.epochs 3", "--resume takes no other flag, got --fit.epochs 3"),

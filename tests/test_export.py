@@ -81,13 +81,23 @@ def test_the_card_and_model_json_say_what_a_client_must_know(bundle):
     assert (bundle / "labels.txt").read_text() == "high\nlow\nnoisy\nrare\n"
 
 
-def test_a_model_that_scores_nan_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundling, "to_float16", lambda content, model: content)
-    score = Predictor.score
-    monkeypatch.setattr(Predictor, "score", lambda self, windows: score(self, windows) * np.nan)
-    with pytest.raises(InputError, match="model_float32.tflite must score within 0.0001 of Keras, got nan"):
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("spoil", [lambda scores: scores * np.nan, lambda scores: 1 - scores, lambda scores: scores + 0.01])
+def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, spoil):
+    score, create = Predictor.score, Predictor.__init__
+    monkeypatch.setattr(Predictor, "__init__", lambda self, bundle, which: setattr(self, "which", which) or create(self, bundle, which))
+    monkeypatch.setattr(Predictor, "score", lambda self, windows: spoil(score(self, windows)) if self.which == precision else score(self, windows))
+    with pytest.raises(InputError, match=f"model_{precision}.tflite: scores must lie within"):
         bundling.bundle(trained, tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_float16_file_without_float16_is_refused(trained):
+    """The converter's operator names carry the net's; were they to change, nothing would be cast."""
+    model = evaluate.load_best(trained)
+    content = bundling.to_tflite(model).replace(b"/cnn2d", b"/other")
+    with pytest.raises(InputError, match="no weight of cnn2d was cast"):
+        bundling.to_float16(content, model)
 
 
 def test_bundle_refuses_a_directory_in_use_and_a_directory_that_is_no_run(bundle, trained, tmp_path):

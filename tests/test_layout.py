@@ -100,6 +100,12 @@ def test_help_needs_no_tensorflow(command):
     assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("check", ["check", "format --check"])
+def test_ruff_is_content(check):
+    done = subprocess.run([sys.executable, "-m", "ruff", *check.split(), "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_importing_tfmusic_imports_nothing():
     code = "import sys; before = set(sys.modules); import tfmusic; assert set(sys.modules) - before == {'tfmusic'}"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.conftest import EXPERIMENT
-from tfmusic import recipes, training
-from tfmusic.config import Experiment
+from tfmusic import models, recipes, training
+from tfmusic.config import Experiment, Layout
+from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
 
 
@@ -29,6 +30,16 @@ def test_a_recipe_trains_scaled_down(name, records, tmp_path):
     )
     run = training.fit(experiment, records, tmp_path / "run")
     assert (run / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_recipe_builds_its_own_front_end_and_net_at_full_size(name):
+    experiment = recipes.RECIPES[name]()
+    frontend = LogMel(experiment.frontend)
+    shape = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
+    deployed = models.deploy(frontend, models.build(experiment.net, shape, 50), TASKS[experiment.task].activation)
+    assert deployed.output_shape == (None, 50)
+    assert experiment.frontend.window_s <= Layout().chunk_s - Layout().stride_s  # the default records serve it
 
 
 def test_every_task_has_a_default_recipe():

@@ -138,27 +138,63 @@ def test_resuming_a_finished_run_changes_no_weight(trained, tmp_path):
     assert_same_run(copy, trained)
 
 
+def unlabelled(records, copy):
+    """Records whose validation tracks have no label, by the manifest's word."""
+    shutil.copytree(records, copy)
+    text = json.loads((copy / "manifest.json").read_text())
+    text["splits"]["valid"]["label_counts"] = [0, 0, 0, 0]
+    (copy / "manifest.json").write_text(json.dumps(text))
+    return copy
+
+
 def test_what_cannot_run_is_refused_before_anything_is_written(trained, records, tmp_path):
     with pytest.raises(InputError, match="new or empty"):
         training.fit(EXPERIMENT, records, trained)
     with pytest.raises(InputError, match="no manifest.json"):
         training.fit(EXPERIMENT, tmp_path / "nothing", tmp_path / "run")
+    with pytest.raises(InputError, match="valid split must have a label"):
+        training.fit(EXPERIMENT, unlabelled(records, tmp_path / "unlabelled"), tmp_path / "run")
     with pytest.raises(InputError, match="must be a run directory"):
         training.resume(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_records_of_another_vocabulary_are_refused(trained, collection, tmp_path):
+def test_a_training_that_diverges_keeps_the_best_epoch_before(records, tmp_path, monkeypatch, capsys):
+    """The weights become nan in the second epoch: training stops there, and the first epoch's net is evaluated."""
+
+    class Diverge(training.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.set_weights([weight * np.nan for weight in self.model.get_weights()])
+
+    monkeypatch.setattr("tfmusic.training.keras.callbacks.TensorBoard", lambda *arguments, **options: Diverge())
+    out = training.fit(EXPERIMENT, records, tmp_path / "run")
+    assert "epoch 2: scores are not finite" in capsys.readouterr().out
+    assert len((out / run.HISTORY).read_text().splitlines()) == 3
+    assert 0 <= json.loads((out / run.METRICS).read_text())["test"]["roc_auc"] <= 1
+    assert report.write(out)
+
+
+def test_a_training_that_diverges_at_once_is_one_line(records, tmp_path):
+    experiment = EXPERIMENT.model_copy(update={"fit": EXPERIMENT.fit.model_copy(update={"learning_rate": 1e38})})
+    with pytest.raises(InputError, match="no epoch with finite scores"):
+        training.fit(experiment, records, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_its_own_records_only(trained, records, collection, tmp_path):
     from records.build import build
     from records.datasets.clip import Source
     from tests.conftest import LAYOUT
     from tfmusic.labels import Vocabulary
 
-    build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection), tmp_path / "other", LAYOUT, Vocabulary(("low", "high")))
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
+    build(source, tmp_path / "other", LAYOUT, Vocabulary(("low", "high")))
     with pytest.raises(InputError, match="another vocabulary"):
         evaluate.evaluate(trained, records=tmp_path / "other")
+    build(source, tmp_path / "again", LAYOUT)  # the same vocabulary, without the targets
     copy = shutil.copytree(trained, tmp_path / "copy")
     text = (copy / run.EXPERIMENT).read_text()
-    (copy / run.EXPERIMENT).write_text(text.replace(str(run.read(trained).records), str(tmp_path / "other")))
-    with pytest.raises(InputError, match="another vocabulary"):
+    (copy / run.EXPERIMENT).write_text(text.replace(str(run.read(trained).records), str(tmp_path / "again")))
+    with pytest.raises(InputError, match="is not what .* was trained on"):
         training.resume(copy)
+    assert evaluate.evaluate(trained, records=tmp_path / "again")["roc_auc"] == evaluate.evaluate(trained)["roc_auc"]

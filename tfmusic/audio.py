@@ -99,7 +99,7 @@ def convert(waveform: np.ndarray, from_hz: int, sample_rate_hz: int) -> np.ndarr
         Waveform int16 `[shape=(samples,)]`.
 
     Raises:
-        AudioError: no samples, or NaN or infinite ones.
+        AudioError: shorter than `MIN_S`, or NaN or infinite samples.
         ValueError: another type or shape.
     """
     waveform = np.asarray(waveform)
@@ -107,8 +107,8 @@ def convert(waveform: np.ndarray, from_hz: int, sample_rate_hz: int) -> np.ndarr
         raise ValueError(f"waveform must be int16 or float of shape (samples[, channels]), got {waveform.dtype} {waveform.shape}")
     if min(from_hz, sample_rate_hz) <= 0:
         raise ValueError(f"sample rates must be > 0, got {from_hz} and {sample_rate_hz}")
-    if waveform.size == 0:
-        raise AudioError("waveform must have at least one sample, got none")
+    if len(waveform) < int(MIN_S * from_hz):
+        raise AudioError(f"waveform is too short: {len(waveform) / from_hz:.3f} s, must be at least {MIN_S:g} s")
     channels = waveform[:, None] if waveform.ndim == 1 else waveform  # (samples, channels)
     mono = channels.sum(axis=1, dtype=np.float32) * np.float32(1 / 32_768 if waveform.dtype == np.int16 else 1)
     if not np.isfinite(mono).all():

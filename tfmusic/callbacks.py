@@ -12,12 +12,17 @@ import numpy as np
 
 from tfmusic import run
 
+MEMORY = {  # callback -> attributes that Keras forgets between two fits
+    "SaveBest": ("best",),
+    "EarlyStopping": ("best", "best_epoch", "wait", "stopped_epoch"),
+}
+
 
 class TrackMetrics(keras.callbacks.Callback):
-    """Puts figures of whole validation tracks into `logs` at the end of every epoch.
+    """Puts figures of whole validation tracks into `logs` at the end of every epoch; stops a training whose scores are not finite.
 
     Args:
-        figures: called without arguments; name to number.
+        figures: called without arguments; name to number, nan when the scores are not finite.
     """
 
     def __init__(self, figures: Callable[[], dict[str, float]]):
@@ -25,7 +30,11 @@ class TrackMetrics(keras.callbacks.Callback):
         self.figures = figures
 
     def on_epoch_end(self, epoch, logs=None):
-        logs.update({f"val_{name}": value for name, value in self.figures().items()})
+        figures = self.figures()
+        logs.update({f"val_{name}": value for name, value in figures.items()})
+        if np.isnan(list(figures.values())).any():
+            print(f"epoch {epoch + 1}: scores are not finite; training stops, the best epoch before it is kept (try a lower learning rate)")
+            self.model.stop_training = True
 
 
 class SaveBest(keras.callbacks.Callback):
@@ -34,7 +43,7 @@ class SaveBest(keras.callbacks.Callback):
     Args:
         model: the deployed model; it shares its weights with the net in training.
         path: ends in .keras.
-        monitor: name in `logs`; a nan never counts as better, and the first epoch always counts.
+        monitor: name in `logs`; a nan never counts as better.
     """
 
     def __init__(self, model: keras.Model, path: Path, monitor: str):
@@ -43,8 +52,8 @@ class SaveBest(keras.callbacks.Callback):
         self.best = float("-inf")
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs[self.monitor] > self.best or not self.path.exists():
-            self.best = max(self.best, logs[self.monitor])
+        if logs[self.monitor] > self.best:
+            self.best = float(logs[self.monitor])
             save_model(self.deployed, self.path)
 
 
@@ -58,8 +67,8 @@ def save_model(model: keras.Model, path: Path) -> None:
 class SaveState(keras.callbacks.Callback):
     """Keeps in one file, written at once, everything that an uninterrupted run would carry into its next epoch.
 
-    That is the net's weights and random states (dropout), the optimiser, the plain attributes of the other callbacks (early stopping's best
-    and waited epochs, ...), and the history so far. Stands last in the list.
+    That is the net's weights and random states (dropout), the optimiser, what the other callbacks remember (`MEMORY`), and the history so
+    far. Stands last in the list.
 
     Args:
         directory: the run's.
@@ -90,15 +99,16 @@ class SaveState(keras.callbacks.Callback):
         for name, variables in self._variables().items():
             for index, variable in enumerate(variables):
                 variable.assign(self.saved[f"{name}/{index}"])
-        for callback, state in zip(self.callbacks, json.loads(str(self.saved["notes"]))["callbacks"], strict=True):
-            vars(callback).update(state)
+        memories = json.loads(str(self.saved["notes"]))["callbacks"]
+        for name, callback in self._remembering():
+            vars(callback).update(memories[name])
         self.saved = None
 
     def on_epoch_end(self, epoch, logs=None):
         self.history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
         notes = {
             "history": self.history,
-            "callbacks": [_plain_state(callback) for callback in self.callbacks],
+            "callbacks": {name: {field: _plain(getattr(callback, field)) for field in MEMORY[name]} for name, callback in self._remembering()},
             "stopped": bool(self.model.stop_training),
         }
         arrays = {
@@ -113,14 +123,12 @@ class SaveState(keras.callbacks.Callback):
         os.replace(temporary, self.directory / run.STATE)
         run.write_csv(self.directory / run.HISTORY, self.history)
 
+    def _remembering(self) -> list[tuple[str, keras.callbacks.Callback]]:
+        return [(type(callback).__name__, callback) for callback in self.callbacks if type(callback).__name__ in MEMORY]
+
     def _variables(self) -> dict[str, list]:
         return {"net": self.model.variables, "optimizer": self.model.optimizer.variables}
 
 
-def _plain_state(callback: keras.callbacks.Callback) -> dict:
-    """A callback's numbers: the counters and bests that Keras itself forgets."""
-    return {
-        name: float(value) if isinstance(value, np.floating) else value
-        for name, value in vars(callback).items()
-        if isinstance(value, (bool, int, float, type(None), np.floating)) and not name.startswith("_")
-    }
+def _plain(value: float | np.floating | None) -> float | None:
+    return float(value) if isinstance(value, np.floating) else value

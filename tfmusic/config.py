@@ -134,7 +134,7 @@ class Data(Settings):
 class Net(Settings):
     """The network from log-mel to logits: an entry of `tfmusic.models.MODELS`."""
 
-    name: str = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
+    name: Literal["cnn2d", "short_chunk_res"] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
     width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the last dense layer.")
 

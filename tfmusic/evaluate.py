@@ -121,5 +121,7 @@ def load_best(run_directory: Path) -> keras.Model:
     """
     path = run_directory / run.BEST
     if not path.is_file():
-        raise InputError(f"{run_directory} has no {run.BEST}: no epoch is finished; go on with: python train.py --resume {run_directory}")
+        raise InputError(
+            f"{run_directory} has no {run.BEST}: no epoch with finite scores is finished; go on with: python train.py --resume {run_directory}"
+        )
     return keras.saving.load_model(path, compile=False)

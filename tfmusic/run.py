@@ -32,15 +32,23 @@ class RunInfo(Settings):
 
     experiment: Experiment
     records: Path
+    records_sha1: str  # of their manifest
     vocabulary_sha1: str
     code_version: str
     versions: dict[str, str]
 
 
-def describe(experiment: Experiment, records: Path, vocabulary_sha1: str) -> RunInfo:
+def describe(experiment: Experiment, records: Path, records_sha1: str, vocabulary_sha1: str) -> RunInfo:
     """The run's own description, with the versions it ran on."""
     versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-    return RunInfo(experiment=experiment, records=records.resolve(), vocabulary_sha1=vocabulary_sha1, code_version=VERSION, versions=versions)
+    return RunInfo(
+        experiment=experiment,
+        records=records.resolve(),
+        records_sha1=records_sha1,
+        vocabulary_sha1=vocabulary_sha1,
+        code_version=VERSION,
+        versions=versions,
+    )
 
 
 def read(run: Path) -> RunInfo:
@@ -61,7 +69,10 @@ def read(run: Path) -> RunInfo:
 def write_text(path: Path, text: str) -> None:
     """Writes a file under its name only when complete."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # a power cut after the rename must not find it empty
     os.replace(temporary, path)
 
 

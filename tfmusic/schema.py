@@ -72,6 +72,11 @@ class Manifest(Settings):
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.labels)
 
+    @property
+    def sha1(self) -> str:
+        """Fingerprint of everything in it, the shards' hashes included: of the records themselves."""
+        return hashlib.sha1(self.model_dump_json().encode()).hexdigest()
+
     def split(self, name: str) -> Split:
         """Counts of one split.
 
@@ -90,7 +95,7 @@ def read_manifest(directory: Path) -> Manifest:
         InputError: it is missing, of another format, altered, or a shard is missing or of another size.
     """
     path = directory / MANIFEST
-    rebuild = "build it with: python -m records build --out " + str(directory)
+    rebuild = f"build it with: python -m records build --dataset csv --csv FILE --audio DIR --out {directory}"
     try:
         manifest = Manifest.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError as error:

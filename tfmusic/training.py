@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfmusic import callbacks, data, evaluate, models, run, schema
@@ -43,7 +45,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})})
     out.mkdir(parents=True, exist_ok=True)
     run.write_text(out / run.LABELS, manifest.vocabulary.text())
-    run.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.vocabulary_sha1).model_dump_json(indent=1))
+    run.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
     return resume(out)
 
 
@@ -57,14 +59,14 @@ def resume(out: Path | str) -> Path:
         The run directory.
 
     Raises:
-        InputError: no run, or its records are gone or have another vocabulary.
+        InputError: no run, or its records are gone or are others.
         KeyboardInterrupt: Ctrl-C; `resume` goes on.
     """
     out = Path(out)
     info = run.read(out)
     manifest = schema.read_manifest(info.records)
-    if manifest.vocabulary_sha1 != info.vocabulary_sha1:
-        raise InputError(f"{info.records} has another vocabulary than {out}: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
+    if manifest.sha1 != info.records_sha1:
+        raise InputError(f"{info.records} is not what {out} was trained on: its sha1 must be {info.records_sha1}, got {manifest.sha1}")
     _check(manifest, info.experiment)
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
@@ -94,8 +96,10 @@ def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
     """Everything that can be refused before the first step."""
     data.check_records(manifest, experiment)
     data.steps_per_epoch(manifest, experiment)
-    for split in ("valid", "test"):
-        manifest.split(split)
+    for name in ("valid", "test"):
+        split = manifest.split(name)
+        if not any(0 < count < split.tracks for count in split.label_counts):
+            raise InputError(f"the {name} split must have a label that some of its {split.tracks} tracks have and some have not, got none")
 
 
 def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
@@ -122,6 +126,8 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
             twin.set_weights(net.get_weights())
         tracks = data.tracks(info.records, manifest, "valid")
         scored = evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
+        if not np.isfinite(scored.scores).all():
+            return dict.fromkeys(task.watched, math.nan)
         figures = task.figures(scored.y_true, scored.scores, 0, settings.seed)
         return {name: figures[name] for name in task.watched}
 
@@ -133,9 +139,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     ]
     state = callbacks.SaveState(out, watchers)
     first_epoch, stopped = state.load()
+    if settings.epochs == 0:
+        callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
-        if not (out / run.BEST).is_file():
-            callbacks.save_model(deployed, out / run.BEST)  # --fit.epochs 0: the fresh weights
         return
     net.fit(
         data.train_batches(info.records, manifest, experiment, first_epoch),

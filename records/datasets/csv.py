@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from records.datasets.clip import SPLITS, Clip, Source
 from tfmusic.config import InputError
 
-SPLIT_NAMES = {**{name: name for name in SPLITS}, "": None, "training": "train", "dev": "train", "val": "valid", "validation": "valid",
-               "eval": "test", "evaluation": "test"}  # fmt: skip
+SPLIT_NAMES = {**{name: name for name in SPLITS}, "": None, "training": "train", "val": "valid", "validation": "valid"}
 
 
 def read(source: Source) -> Iterator[Clip]:

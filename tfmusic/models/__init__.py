@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 
 from tfmusic import augment, losses  # noqa: F401 (registers their layers)
-from tfmusic.config import InputError, Net
+from tfmusic.config import Net
 from tfmusic.frontend import LogMel
 from tfmusic.models import cnn, resnet
 
@@ -28,12 +28,7 @@ def build(net: Net, input_shape: tuple[int, int], classes: int, policy: str = "f
 
     Returns:
         Features `[shape=(batch, frames, mels)]` to logits `[shape=(batch, classes)]`.
-
-    Raises:
-        InputError: no such network.
     """
-    if net.name not in MODELS:
-        raise InputError(f"--net.name must be one of {', '.join(MODELS)}, got {net.name!r}")
     outer = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
