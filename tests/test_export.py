@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as flatbuffer
+from ai_edge_litert.interpreter import Interpreter
 
 from export import bundle as bundling
 from export.predict import Predictor
@@ -53,6 +54,18 @@ def test_a_file_is_one_static_graph_of_builtins(bundle, precision):
     (index,) = graph.subgraphs[0].inputs
     tensor = graph.subgraphs[0].tensors[index]
     assert list(tensor.shape) == [1, 4000] and tensor.shapeSignature is None
+
+
+def test_an_fft_size_that_tflite_lacks_is_exported_as_a_matrix_product(tmp_path):
+    """400 is no power of two: the same front end's other transform loads, and scores as Keras does."""
+    frontend = EXPERIMENT.frontend.model_copy(update={"n_fft": 400})
+    model = models.deploy(LogMel(frontend), models.build(Net(name="cnn2d", width=0.125), (32, 16), 5), "sigmoid")
+    interpreter = Interpreter(model_content=bundling.to_tflite(model))
+    interpreter.allocate_tensors()
+    window = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 4000)).astype("float32")
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], window)
+    interpreter.invoke()
+    np.testing.assert_allclose(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), evaluate.scorer(model)(window), atol=1e-4)
 
 
 def test_float16_halves_a_net_but_leaves_the_front_end_in_float32(tmp_path):

@@ -41,7 +41,7 @@ class SaveBest(keras.callbacks.Callback):
     """Saves a model when a figure in `logs` is greater than ever before.
 
     Args:
-        model: the deployed model; it shares its weights with the net in training.
+        model: the deployed model; by now it has the weights of the net in training.
         path: ends in .keras.
         monitor: name in `logs`; a nan never counts as better.
     """
