@@ -224,7 +224,7 @@ def _write_shard(
             samples, records = zip(*convert(clip, layout, vocabulary, min_s), strict=True)
             tracks[len(records)].append((clip, samples[0], list(records)))
         except audio.AudioError as error:
-            quarantine.append({"id": clip.id, "path": str(clip.path), "reason": str(error)})
+            quarantine.append({"id": clip.id, "path": audio.printable(clip.path), "reason": str(error)})
         advance()
 
     runs, position = [], 0

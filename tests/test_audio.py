@@ -431,6 +431,13 @@ def test_windows_refuse_what_they_do_not_know():
             window_starts(*arguments)
 
 
+def test_no_sample_left_is_too_short_whatever_the_least_length(tmp_path):
+    """One sample at 48 kHz is a third of one at 16 kHz."""
+    soundfile.write(tmp_path / "click.wav", np.ones(1), 48_000)
+    with pytest.raises(AudioError, match="too short"):
+        load(tmp_path / "click.wav", 16_000, min_s=0)
+
+
 # --- waveforms in memory ------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100])

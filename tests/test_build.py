@@ -128,6 +128,16 @@ def test_nothing_readable_is_an_error_that_names_the_first(tmp_path):
     assert list((tmp_path / "mine").iterdir()) == []
 
 
+def test_names_that_are_not_utf8_and_labels_with_dollars_are_names_like_others(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/$uicide\\$\xe9")
+    for number in range(4):
+        soundfile.write(tmp_path / "0.wav", tone(440, 1.0), RATE_HZ)
+        shutil.move(tmp_path / "0.wav", os.fsencode(tmp_path) + b"/$uicide\\$\xe9/caf\xe9%d.wav" % number)
+    manifest = build(Source(dataset="folders", audio=tmp_path), tmp_path / "out", LAYOUT)
+    assert manifest.labels == (r"$uicide\$\xe9",) and manifest.quarantined == 0
+    assert r"$uicide\$\xe9" in inspect.info(tmp_path / "out")
+
+
 # --- bytes ----------------------------------------------------------------------------------------------------------------------------------
 def test_whole_tracks_come_back_sample_by_sample(collection, records):
     manifest = schema.read_manifest(records)

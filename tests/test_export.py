@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -94,15 +95,30 @@ def test_the_card_and_model_json_say_what_a_client_must_know(bundle):
     assert (bundle / "labels.txt").read_text() == "high\nlow\nnoisy\nrare\n"
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("spoil", [lambda scores: scores * np.nan, lambda scores: 1 - scores, lambda scores: scores + 0.01])
-def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, spoil):
+def spoilt(monkeypatch, precision, spoil):
+    """Makes the file of one precision score otherwise."""
     score, create = Predictor.score, Predictor.__init__
     monkeypatch.setattr(Predictor, "__init__", lambda self, bundle, which: setattr(self, "which", which) or create(self, bundle, which))
     monkeypatch.setattr(Predictor, "score", lambda self, windows: spoil(score(self, windows)) if self.which == precision else score(self, windows))
-    with pytest.raises(InputError, match=f"model_{precision}.tflite: scores must lie within"):
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("spoil", [lambda scores: scores * np.nan, lambda scores: 1 - scores, lambda scores: scores + 0.01])
+def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, spoil):
+    spoilt(monkeypatch, precision, spoil)
+    with pytest.raises(InputError, match=f"model_{precision}.tflite must score within"):
         bundling.bundle(trained, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_wrong_track_is_enough_to_refuse_and_a_last_digit_is_not(trained, tmp_path, monkeypatch):
+    """A batch of five is the probes; in any other only the first window goes wrong. 1e-7 may swap ranks and is nothing."""
+    first = np.eye(1000, 1)
+    with monkeypatch.context() as patched, pytest.raises(InputError, match="model_float32.tflite must score within"):
+        spoilt(patched, "float32", lambda scores: scores + 0.1 * first[: len(scores)] * (len(scores) != 5))
+        bundling.bundle(trained, tmp_path / "bundle")
+    spoilt(monkeypatch, "float32", lambda scores: scores + np.random.default_rng(0).uniform(-1e-7, 1e-7, scores.shape))
+    assert bundling.bundle(trained, tmp_path / "bundle").is_dir()
 
 
 def test_a_float16_file_without_float16_is_refused(trained):
@@ -183,6 +199,13 @@ def test_a_broken_file_costs_one_line_and_the_exit_code_and_the_rest_is_scored(b
     assert done.returncode == 1
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error"] * 3
     assert "song.wav" in done.stdout
+
+
+def test_a_name_that_is_not_utf8_is_scored_and_printed(bundle, song, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+    shutil.copy(song, odd)
+    done = predict(bundle, os.fsdecode(odd), "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["file"].endswith(r"caf\xe9.wav")
 
 
 def test_no_files_is_an_error(bundle):

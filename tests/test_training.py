@@ -197,4 +197,6 @@ def test_a_run_goes_on_with_its_own_records_only(trained, records, collection, t
     (copy / run.EXPERIMENT).write_text(text.replace(str(run.read(trained).records), str(tmp_path / "again")))
     with pytest.raises(InputError, match="is not what .* was trained on"):
         training.resume(copy)
+    with pytest.raises(InputError, match="is not what .* was trained on"):
+        evaluate.evaluate(copy)
     assert evaluate.evaluate(trained, records=tmp_path / "again")["roc_auc"] == evaluate.evaluate(trained)["roc_auc"]

@@ -80,7 +80,7 @@ def load(source: Source, sample_rate_hz: int, start_s: float = 0.0, duration_s: 
             raise AudioError(f"is {sound.frames / rate:.3f} s long, start_s must be less, got {start_s:g} s")
         mono = _decode(sound, start, min(end, sound.frames))
         _check_complete(sound, stream, untagged_mp3, start + len(mono), end)
-        if len(mono) < int(min_s * rate):
+        if len(mono) < max(int(min_s * rate), math.ceil(rate / sample_rate_hz)):  # one sample at least is left
             raise AudioError(f"is too short: {len(mono) / rate:.3f} s, must be at least {min_s:g} s")
         if not np.isfinite(mono).all():
             raise AudioError("has NaN or infinite samples, all must be finite")
@@ -202,10 +202,16 @@ def windows(waveform: np.ndarray, window: int, hop: int, short: Short = "pad") -
     return np.multiply(crops, 1 / 32_768, dtype=np.float32)
 
 
+def printable(path: str | os.PathLike) -> str:
+    r"""A path as text that any file and terminal takes: bytes of a name that are not UTF-8 become `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 @contextlib.contextmanager
 def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, BinaryIO, bool]]:
     """Yields the decoder, the bytes under it, and whether it is an MP3 that states no length; failures inside become named AudioErrors."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    name = "audio" if path is None else printable(path)
     try:
         with contextlib.ExitStack() as stack:
             if path is not None:
@@ -219,17 +225,18 @@ def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, BinaryIO, bool]
             untagged_mp3 = _is_untagged_mp3(stream)
             stream.seek(0)
             # By its path libsndfile reads a file without Python's lock; only an untagged MP3 needs the position in the stream afterwards.
-            sound = stack.enter_context(_sound_file(stream if path is None or untagged_mp3 else path))
+            # A name that is not UTF-8 soundfile cannot pass on.
+            sound = stack.enter_context(_sound_file(stream if path is None or untagged_mp3 or name != path else path))
             if not 0 < sound.frames <= MAX_S * sound.samplerate:
                 found = "no samples" if sound.frames <= 0 else "no length, or one beyond 24 h"
                 raise AudioError(f"has a header that states {found}, it must state the number of samples that follow")
             yield sound, stream, untagged_mp3
     except AudioError as error:
-        raise AudioError(f"{path or 'audio'} {error}") from None
+        raise AudioError(f"{name} {error}") from None
     except OSError as error:
-        raise AudioError(f"{path or 'audio'} cannot be read: {error.strerror or error}") from None
+        raise AudioError(f"{name} cannot be read: {error.strerror or error}") from None
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path or 'audio'} is damaged: libsndfile stopped with {error.error_string!r}") from None
+        raise AudioError(f"{name} is damaged: libsndfile stopped with {error.error_string!r}") from None
 
 
 def _sound_file(file: str | BinaryIO) -> soundfile.SoundFile:

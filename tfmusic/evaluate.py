@@ -88,16 +88,15 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
         The task's figures, and "tracks", "windows", "hop_s", "labels".
 
     Raises:
-        InputError: no run, no records, or records of another vocabulary.
+        InputError: no run, no records, the run's were built anew since, or given ones have another vocabulary.
     """
     directory = Path(run_directory)
     info = run.read(directory)
-    records = Path(records or info.records)
-    manifest = schema.read_manifest(records)
+    manifest = schema.read_manifest(Path(records)) if records else records_of(directory, info)
     if manifest.vocabulary_sha1 != info.vocabulary_sha1:
         raise InputError(f"{records} has another vocabulary than the run: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
-    return figures(scorer(load_best(directory)), records, manifest, info, split)
+    return figures(scorer(load_best(directory)), Path(records or info.records), manifest, info, split)
 
 
 def figures(score: Score, records: Path, manifest: schema.Manifest, info: run.RunInfo, split: str) -> dict:
@@ -111,6 +110,18 @@ def figures(score: Score, records: Path, manifest: schema.Manifest, info: run.Ru
         "hop_s": experiment.evaluation.hop_s,
         "labels": list(manifest.labels),
     }
+
+
+def records_of(run_directory: Path, info: run.RunInfo) -> schema.Manifest:
+    """The manifest of the very records that a run was trained on.
+
+    Raises:
+        InputError: they are gone, or others lie in their place, whose test tracks may have been trained on.
+    """
+    manifest = schema.read_manifest(info.records)
+    if manifest.sha1 != info.records_sha1:
+        raise InputError(f"{info.records} is not what {run_directory} was trained on: its sha1 must be {info.records_sha1}, got {manifest.sha1}")
+    return manifest
 
 
 def load_best(run_directory: Path) -> keras.Model:

@@ -10,14 +10,12 @@ import json
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from tfmusic import run, schema
 from tfmusic.tasks import TASKS
 
+matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
 NAMES = {"roc_auc": "ROC-AUC", "map": "PR-AUC (mAP)"}
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
@@ -74,7 +72,8 @@ def table(figures: dict, watched: tuple[str, ...]) -> list[list[str]]:
 
 def curves(history: list[dict[str, float]], monitor: str) -> Figure:
     """Loss and validation figures over epochs; the best epoch is marked."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    axes = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in history]
     axes[0].plot(epochs, [row["loss"] for row in history])
     axes[0].set(xlabel="epoch", ylabel="training loss")
@@ -97,7 +96,8 @@ def per_label(figures: dict, name: str, chance: float | None) -> Figure:
         if value is not None
     ]
     bars.sort()
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.22 * len(bars)), layout="constrained")
+    figure = Figure(figsize=(8, 1 + 0.22 * len(bars)), layout="constrained")
+    axes = figure.subplots()
     axes.barh([label for _, label, _ in bars], [value for value, _, _ in bars])
     if chance is None:
         axes.plot([share for _, _, share in bars], range(len(bars)), "k|", markersize=9, label="chance")
@@ -113,7 +113,8 @@ def label_counts(manifest: schema.Manifest) -> Figure:
     """Tracks of each label in each split, most frequent on top."""
     total = [sum(split.label_counts[i] for split in manifest.splits.values()) for i in range(len(manifest.labels))]
     order = sorted(range(len(total)), key=lambda i: total[i])
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.22 * len(order)), layout="constrained")
+    figure = Figure(figsize=(8, 1 + 0.22 * len(order)), layout="constrained")
+    axes = figure.subplots()
     left = [0] * len(order)
     for name, split in manifest.splits.items():
         counts = [split.label_counts[i] for i in order]
@@ -141,5 +142,4 @@ def _with_interval(value: float | None, interval: list | None) -> str:
 def _png(figure: Figure) -> str:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    plt.close(figure)
     return base64.b64encode(content.getvalue()).decode()

@@ -64,9 +64,7 @@ def resume(out: Path | str) -> Path:
     """
     out = Path(out)
     info = run.read(out)
-    manifest = schema.read_manifest(info.records)
-    if manifest.sha1 != info.records_sha1:
-        raise InputError(f"{info.records} is not what {out} was trained on: its sha1 must be {info.records_sha1}, got {manifest.sha1}")
+    manifest = evaluate.records_of(out, info)
     _check(manifest, info.experiment)
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from records.datasets.clip import AUDIO_SUFFIXES, Clip, Source
+from tfmusic.audio import printable
 from tfmusic.config import InputError
 
 
@@ -20,7 +21,7 @@ def read(source: Source) -> Iterator[Clip]:
     for path in sorted(source.audio.glob("*/**/*")):
         if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file():
             found = True
-            name = path.relative_to(source.audio)
-            yield Clip(id=name.as_posix(), path=path, split=None, group=name.as_posix(), labels=(name.parts[0].strip(),))
+            name = printable(path.relative_to(source.audio).as_posix())
+            yield Clip(id=name, path=path, split=None, group=name, labels=(name.split("/")[0].strip(),))
     if not found:
         raise InputError(f"{source.audio} must hold audio files in one folder per class, got none ({' '.join(sorted(AUDIO_SUFFIXES))})")
