@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tfmusic import cli
+from tfmusic.config import InputError
 
 
 def bundle(run: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
@@ -43,6 +44,8 @@ def predict(
         top: labels shown for each file in plain text.
         precision: which .tflite of the bundle.
     """
+    if top < 1:
+        raise InputError(f"--top must be > 0, got {top}")
     from export.predict import main
 
     if main(bundle, files, json_output=json, over_time=over_time, top=top, precision=precision):

@@ -161,7 +161,8 @@ def _checked(work: Path, model: keras.Model, info: run.RunInfo, manifest: schema
     keras_score = evaluate.scorer(model)
     expected = np.concatenate([keras_score(windows), scored(keras_score, "Keras").scores])
     saved = tf.saved_model.load(str(work / SAVED_MODEL))
-    scorers = {SAVED_MODEL: lambda batch: saved.serve(batch).numpy()} | {FILES[name]: Predictor(work, name).score for name in FILES}
+    with cli.hush():
+        scorers = {SAVED_MODEL: lambda batch: saved.serve(batch).numpy()} | {FILES[name]: Predictor(work, name).score for name in FILES}
     rows = []
     for name, score in scorers.items():
         tracks = scored(score, name)

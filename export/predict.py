@@ -19,7 +19,7 @@ import pydantic
 from ai_edge_litert.interpreter import Interpreter
 
 from tfmusic import audio, cli
-from tfmusic.config import InputError, Settings
+from tfmusic.config import InputError, Settings, printable
 from tfmusic.labels import Vocabulary
 
 MODEL_INFO = "model.json"
@@ -178,7 +178,7 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
         rows = list(zip(starts, np.round(prediction.scores.astype(float), 6).tolist(), strict=True))
         if json_output:
             entry = {
-                "file": audio.printable(path),
+                "file": printable(path),
                 "duration_s": round(prediction.duration_s, 3),
                 "tags": [{"tag": tag, "score": round(score, 6)} for tag, score in tags.items()],
             }
@@ -186,9 +186,9 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
                 entry["windows"] = [{"start_s": start, "scores": dict(zip(prediction.labels, row, strict=True))} for start, row in rows]
             document.append(entry)
         elif over_time:
-            table.writerows([audio.printable(path), start, *row] for start, row in rows)
+            table.writerows([printable(path), start, *row] for start, row in rows)
         else:
-            print(f"{audio.printable(path)}  ({prediction.duration_s:.1f} s)")
+            print(f"{printable(path)}  ({prediction.duration_s:.1f} s)")
             for tag, score in list(tags.items())[:top]:
                 print(f"  {score:.3f}  {tag}")
     if json_output:

@@ -10,7 +10,6 @@ import tyro
 from records.datasets.clip import Source
 from tfmusic import cli
 from tfmusic.config import InputError, Layout
-from tfmusic.labels import Vocabulary
 
 
 def build(
@@ -37,6 +36,7 @@ def build(
         raise InputError(f"--min-s must be >= 0, --shard-mb > 0 and --workers > 0, got {min_s:g}, {shard_mb:g} and {workers}")
     cli.load_tensorflow()
     from records.build import QUARANTINE, build
+    from tfmusic.labels import Vocabulary
 
     manifest = build(source, out, layout, Vocabulary.read(labels) if labels else None, min_s, round(shard_mb * 2**20), workers)
     tracks = ", ".join(f"{split.tracks} {name}" for name, split in manifest.splits.items())

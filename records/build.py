@@ -26,7 +26,7 @@ import tensorflow as tf
 from records.datasets import READERS
 from records.datasets.clip import SPLITS, Clip, Source
 from tfmusic import audio, cli, run, schema
-from tfmusic.config import VERSION, InputError, Layout
+from tfmusic.config import VERSION, InputError, Layout, printable
 from tfmusic.labels import Vocabulary
 
 PLAN, PARTS, QUARANTINE = "plan.json", "parts", "quarantine.csv"
@@ -77,8 +77,13 @@ def build(
         if plan["fingerprint"] != fingerprint:
             raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
         if (out / schema.MANIFEST).is_file():
-            print(f"{out} is complete already")
-            return schema.read_manifest(out)
+            try:
+                manifest = schema.read_manifest(out)
+                print(f"{out} is complete already")
+                return manifest
+            except InputError as error:
+                print(f"{error}; building it again")
+                (out / schema.MANIFEST).unlink()
     else:
         if any(path.name != f".{PLAN}.tmp" for path in out.iterdir()):  # what a kill while the plan is written leaves
             raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
@@ -224,7 +229,7 @@ def _write_shard(
             samples, records = zip(*convert(clip, layout, vocabulary, min_s), strict=True)
             tracks[len(records)].append((clip, samples[0], list(records)))
         except audio.AudioError as error:
-            quarantine.append({"id": clip.id, "path": audio.printable(clip.path), "reason": str(error)})
+            quarantine.append({"id": clip.id, "path": printable(clip.path), "reason": str(error)})
         advance()
 
     runs, position = [], 0

@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     data=Data(crops_per_clip=2),
     net=Net(name="cnn2d", width=0.125, dropout=0.2),
     fit=Fit(epochs=4, batch_size=8, learning_rate=1e-2, deterministic=True),
-    evaluation=Evaluation(hop_s=0.25, batch_size=16, bootstrap=20),
+    evaluation=Evaluation(hop_s=0.25, bootstrap=20),
 )
 
 

@@ -196,6 +196,13 @@ def test_other_audio_under_the_same_names_is_not_taken_for_done(tmp_path):
         build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
 
 
+def test_a_finished_set_that_lost_a_shard_is_built_again(collection, records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    next(copy.glob("train*")).unlink()
+    build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), copy, LAYOUT)
+    assert shards_of(copy) == shards_of(records)
+
+
 def test_a_torn_note_counts_as_not_done(collection, records, tmp_path):
     """A power cut may leave a note without content; the shard is made again, to the same bytes."""
     source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",))

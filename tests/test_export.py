@@ -208,6 +208,11 @@ def test_a_name_that_is_not_utf8_is_scored_and_printed(bundle, song, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)[0]["file"].endswith(r"caf\xe9.wav")
 
 
+def test_top_is_a_count(bundle, song):
+    assert predict(bundle, song, "--top", "0").stderr == "error: --top must be > 0, got 0\n"
+    assert len(predict(bundle, song, "--top", "2").stdout.splitlines()) == 3
+
+
 def test_no_files_is_an_error(bundle):
     done = predict(bundle)
     assert done.returncode == 1 and done.stderr == "error: predict needs at least one audio file after the bundle\n"

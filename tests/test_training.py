@@ -54,14 +54,44 @@ def test_figures_are_scikit_learns_on_the_mean_over_windows_of_whole_tracks(trai
     assert figures["roc_auc_interval"][0] <= figures["roc_auc"] <= figures["roc_auc_interval"][1]
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_the_score_does_not_depend_on_the_batch_size(trained, records, batch_size):
+def test_a_tracks_score_does_not_depend_on_the_tracks_beside_it(trained, records):
+    """All together, and each alone: the windows share their batches with others, the scores are equal."""
     manifest, score = schema.read_manifest(records), evaluate.scorer(evaluate.load_best(trained))
     tracks = list(data.tracks(records, manifest, "test"))
-    expected = evaluate.score_tracks(score, tracks, EXPERIMENT.frontend, EXPERIMENT.evaluation)
-    found = evaluate.score_tracks(score, tracks, EXPERIMENT.frontend, EXPERIMENT.evaluation.model_copy(update={"batch_size": batch_size}))
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
-    assert found.windows == expected.windows == sum(len(audio.window_starts(len(track.waveform), 4000, 2000)) for track in tracks)
+    together = evaluate.score_tracks(score, tracks, EXPERIMENT.frontend, EXPERIMENT.evaluation)
+    alone = [evaluate.score_tracks(score, [track], EXPERIMENT.frontend, EXPERIMENT.evaluation).scores[0] for track in tracks]
+    np.testing.assert_allclose(together.scores, alone, rtol=0, atol=1e-7)
+    assert together.windows == sum(len(audio.window_starts(len(track.waveform), 4000, 2000)) for track in tracks)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_the_score_does_not_depend_on_the_batch_size(trained, records, batch, monkeypatch):
+    expected = evaluate.evaluate(trained)
+    monkeypatch.setattr(evaluate, "BATCH_WINDOWS", batch)
+    found = evaluate.evaluate(trained)
+    assert found["windows"] == expected["windows"]
+    np.testing.assert_allclose([found["roc_auc"], found["map"]], [expected["roc_auc"], expected["map"]], atol=1e-6)
+
+
+def test_damaged_files_of_a_run_are_one_line(trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    (copy / run.STATE).write_bytes(b"garbage")
+    with pytest.raises(InputError, match="state.npz is damaged"):
+        training.resume(copy)
+    (copy / run.BEST).write_bytes(b"garbage")
+    with pytest.raises(InputError, match="best.keras is no Keras model"):
+        evaluate.load_best(copy)
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_flipped_bit_in_a_shard_is_one_line(records, tmp_path, split):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    shard = next(copy.glob(f"{split}*"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match="python -m records check"):
+        training.fit(EXPERIMENT, copy, tmp_path / "run")
 
 
 def test_metrics_json_is_what_evaluate_gives_again(trained):

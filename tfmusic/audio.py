@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from tfmusic.config import InputError
+from tfmusic.config import InputError, printable
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 Short = Literal["pad", "tile"]
@@ -200,11 +200,6 @@ def windows(waveform: np.ndarray, window: int, hop: int, short: Short = "pad") -
     starts = window_starts(len(waveform), window, hop)
     crops = np.lib.stride_tricks.sliding_window_view(fit_length(waveform, window, short), window)[starts]  # (windows, window)
     return np.multiply(crops, 1 / 32_768, dtype=np.float32)
-
-
-def printable(path: str | os.PathLike) -> str:
-    r"""A path as text that any file and terminal takes: bytes of a name that are not UTF-8 become `\xe9`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager

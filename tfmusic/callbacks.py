@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 from tfmusic import run
+from tfmusic.config import InputError
 
 MEMORY = {  # callback -> attributes that Keras forgets between two fits
     "SaveBest": ("best",),
@@ -82,13 +84,20 @@ class SaveState(keras.callbacks.Callback):
         self.saved: dict[str, np.ndarray] | None = None
 
     def load(self) -> tuple[int, bool]:
-        """Reads the state that `on_train_begin` will restore; returns the epoch to go on with, and whether training had stopped by itself."""
+        """Reads the state that `on_train_begin` will restore; returns the epoch to go on with, and whether training had stopped by itself.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         path = self.directory / run.STATE
         if not path.is_file():
             return 0, False
-        with np.load(path) as file:
-            self.saved = dict(file)
-        notes = json.loads(str(self.saved["notes"]))
+        try:
+            with np.load(path) as file:
+                self.saved = dict(file)
+            notes = json.loads(str(self.saved["notes"]))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is damaged; delete it to train from the first epoch") from error
         self.history = notes["history"]
         run.write_csv(self.directory / run.HISTORY, self.history)  # a kill may have come between the two files
         return len(self.history), notes["stopped"]

@@ -15,7 +15,6 @@ from typing import Any
 
 import pydantic
 import tyro
-from tqdm import tqdm
 
 from tfmusic.config import InputError
 
@@ -112,8 +111,10 @@ def load_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
-def progress(iterable: Any = None, **options: Any) -> tqdm:
+def progress(iterable: Any = None, **options: Any) -> Any:
     """A bar with an estimate on a terminal, a line every half minute in a log; arguments of `tqdm`."""
+    from tqdm import tqdm
+
     return tqdm(iterable, mininterval=0.1 if sys.stderr.isatty() else 30, dynamic_ncols=True, **options)
 
 
@@ -130,6 +131,6 @@ def main(program: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, `| head` for instance
         sys.exit(FAILED)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EPERM):
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
         sys.exit(f"error: {error.filename or 'output'}: {error.strerror}")

@@ -6,6 +6,7 @@ anything. No TensorFlow here: `--help` and `--list` read this module only.
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import pydantic
@@ -16,6 +17,11 @@ VERSION = "0.1.0"  # of the code; stands in every manifest, run and bundle
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that says what, where, and what was expected."""
+
+
+def printable(path: str | os.PathLike) -> str:
+    r"""A path as text that any file and terminal takes: bytes of a name that are not UTF-8 become `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -167,7 +173,6 @@ class Evaluation(Settings):
     """How whole tracks are scored: windows at a fixed hop, mean over windows."""
 
     hop_s: float = Field(1.5, gt=0, description="Seconds between the windows of a track; the last one ends at the track's end.")
-    batch_size: int = Field(64, gt=0, description="Windows scored together; no figure depends on it.")
     bootstrap: int = Field(500, ge=0, description="Resamples of the test tracks for the 95 % intervals; 0: none.")
 
 

@@ -6,6 +6,7 @@ differs, and a run resumed at epoch e sees what an uninterrupted one would have 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,20 @@ def tracks(directory: Path, manifest: schema.Manifest, split: str) -> Iterator[T
     files = [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
     records = tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER_BYTES)
     parsed = records.map(lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets)), num_parallel_calls=2)
-    for example in parsed.prefetch(8).as_numpy_iterator():
-        waveform = np.frombuffer(example["audio"], "<i2")
-        yield Track(example["id"].decode(), waveform, example["labels"], example["targets"])
+    with damage_named(directory):
+        for example in parsed.prefetch(8).as_numpy_iterator():
+            waveform = np.frombuffer(example["audio"], "<i2")
+            yield Track(example["id"].decode(), waveform, example["labels"], example["targets"])
+
+
+@contextlib.contextmanager
+def damage_named(directory: Path) -> Iterator[None]:
+    """A checksum that fails while records are read becomes a line that says where to look.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        raise InputError(f"{directory} has a damaged shard; which one says: python -m records check {directory}") from error

@@ -14,6 +14,7 @@ from tfmusic import audio, data, models, run, schema  # noqa: F401 (models regis
 from tfmusic.config import Evaluation, FrontEnd, InputError
 from tfmusic.tasks import TASKS
 
+BATCH_WINDOWS = 64  # scored together; no setting, for no figure may depend on it
 Score = Callable[[np.ndarray], np.ndarray]  # float32 (windows, samples) -> scores (windows, classes)
 
 
@@ -28,10 +29,16 @@ class Scored:
 
 
 def scorer(model: keras.Model) -> Score:
-    """A deployed Keras model as a function on numpy arrays, traced once for every number of windows."""
+    """A deployed Keras model as a function on numpy arrays."""
     signature = [tf.TensorSpec((None, model.inputs[0].shape[1]), tf.float32)]
     graph = tf.function(lambda windows: model(windows, training=False), input_signature=signature)
-    return lambda windows: graph(windows).numpy()
+
+    def score(windows: np.ndarray) -> np.ndarray:
+        # Always the same number of rows: another one sums in another order, and its last digits decide ties.
+        rows = -len(windows) % BATCH_WINDOWS
+        return graph(np.pad(windows, [(0, rows), (0, 0)])).numpy()[: len(windows)]
+
+    return score
 
 
 def score_tracks(score: Score, tracks: Iterable[data.Track], frontend: FrontEnd, evaluation: Evaluation) -> Scored:
@@ -41,7 +48,7 @@ def score_tracks(score: Score, tracks: Iterable[data.Track], frontend: FrontEnd,
         score: windows to scores.
         tracks: whole tracks.
         frontend: window length and what to do with shorter tracks.
-        evaluation: hop and number of windows scored together; the latter changes no figure.
+        evaluation: the hop.
 
     Returns:
         One row per track, in the given order.
@@ -59,11 +66,11 @@ def score_tracks(score: Score, tracks: Iterable[data.Track], frontend: FrontEnd,
         y_true.append(track.labels)
         counts.append(len(windows))
         while len(windows):
-            taken = windows[: evaluation.batch_size - waiting]
+            taken = windows[: BATCH_WINDOWS - waiting]
             windows = windows[len(taken) :]
             pending.append(taken)
             waiting += len(taken)
-            if waiting == evaluation.batch_size:
+            if waiting == BATCH_WINDOWS:
                 scores.append(score(np.concatenate(pending)))
                 pending, waiting = [], 0
     if pending:
@@ -135,4 +142,7 @@ def load_best(run_directory: Path) -> keras.Model:
         raise InputError(
             f"{run_directory} has no {run.BEST}: no epoch with finite scores is finished; go on with: python train.py --resume {run_directory}"
         )
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{path} is no Keras model that can be read: {str(error).splitlines()[0]}") from error

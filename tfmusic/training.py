@@ -141,15 +141,16 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
         return
-    net.fit(
-        data.train_batches(info.records, manifest, experiment, first_epoch),
-        initial_epoch=first_epoch,
-        epochs=settings.epochs,
-        steps_per_epoch=data.steps_per_epoch(manifest, experiment),
-        callbacks=[*watchers, state],
-        shuffle=False,  # the stream is shuffled
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    with data.damage_named(info.records):
+        net.fit(
+            data.train_batches(info.records, manifest, experiment, first_epoch),
+            initial_epoch=first_epoch,
+            epochs=settings.epochs,
+            steps_per_epoch=data.steps_per_epoch(manifest, experiment),
+            callbacks=[*watchers, state],
+            shuffle=False,  # the stream is shuffled
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
 
 
 def _optimizer(experiment: Experiment) -> keras.optimizers.Optimizer:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from records.datasets.clip import AUDIO_SUFFIXES, Clip, Source
-from tfmusic.audio import printable
-from tfmusic.config import InputError
+from tfmusic.config import InputError, printable
 
 
 def read(source: Source) -> Iterator[Clip]:
