@@ -67,7 +67,7 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
 
 
 def train_batches(directory: Path, manifest: schema.Manifest, experiment: Experiment, first_epoch: int = 0) -> tf.data.Dataset:
-    """Endless-looking stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
+    """Stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
 
     Args:
         directory: of the records.
