@@ -73,6 +73,8 @@ def build(
     made_here = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     if (out / PLAN).is_file():
+        if not _is_json(out / PLAN):
+            raise InputError(f"{out / PLAN} is damaged; delete {out} and build it again")
         plan = json.loads((out / PLAN).read_text("utf-8"))
         if plan["fingerprint"] != fingerprint:
             raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
@@ -314,7 +316,7 @@ def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: 
 
 
 def _is_json(path: Path) -> bool:
-    """Whether a note is there and whole."""
+    """Whether a file of ours is there and whole."""
     try:
         json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

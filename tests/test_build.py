@@ -203,6 +203,12 @@ def test_a_finished_set_that_lost_a_shard_is_built_again(collection, records, tm
     assert shards_of(copy) == shards_of(records)
 
 
+def test_a_torn_plan_is_one_line(collection, tmp_path):
+    (tmp_path / "plan.json").write_text('{"fing')
+    with pytest.raises(InputError, match="plan.json is damaged; delete"):
+        build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection), tmp_path, LAYOUT)
+
+
 def test_a_torn_note_counts_as_not_done(collection, records, tmp_path):
     """A power cut may leave a note without content; the shard is made again, to the same bytes."""
     source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",))

@@ -78,9 +78,12 @@ def test_damaged_files_of_a_run_are_one_line(trained, tmp_path):
     (copy / run.STATE).write_bytes(b"garbage")
     with pytest.raises(InputError, match="state.npz is damaged"):
         training.resume(copy)
-    (copy / run.BEST).write_bytes(b"garbage")
-    with pytest.raises(InputError, match="best.keras is no Keras model"):
-        evaluate.load_best(copy)
+    content = bytearray((copy / run.BEST).read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (b"garbage", content):
+        (copy / run.BEST).write_bytes(damaged)
+        with pytest.raises(InputError, match="best.keras is damaged"):
+            evaluate.load_best(copy)
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])

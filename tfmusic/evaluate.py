@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -144,5 +145,5 @@ def load_best(run_directory: Path) -> keras.Model:
         )
     try:
         return keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path} is no Keras model that can be read: {str(error).splitlines()[0]}") from error
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged, it must be a Keras model: {str(error).splitlines()[0]}") from error

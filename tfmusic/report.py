@@ -75,10 +75,10 @@ def curves(history: list[dict[str, float]], monitor: str) -> Figure:
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     axes = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in history]
-    axes[0].plot(epochs, [row["loss"] for row in history])
+    axes[0].plot(epochs, [row["loss"] for row in history], marker=".")
     axes[0].set(xlabel="epoch", ylabel="training loss")
     for name in (key for key in (history[0] if history else {}) if key.startswith("val_")):
-        axes[1].plot(epochs, [row[name] for row in history], label=name)
+        axes[1].plot(epochs, [row[name] for row in history], label=name, marker=".")
     if history:
         best = max(history, key=lambda row: row[monitor])
         axes[1].axvline(best["epoch"] + 1, color="grey", linestyle=":", label=f"best {monitor}")
