@@ -18,6 +18,7 @@ import tyro
 
 from tfmusic import cli, recipes
 from tfmusic.config import Experiment, InputError, Layout, Settings
+from tfmusic.files import Location
 
 PROG = "python train.py"
 DEMO = Path("data/demo")
@@ -40,7 +41,7 @@ class Choice(Modes):
 class Options(Modes):
     """Data and output."""
 
-    records: Path | None = pydantic.Field(None, description="Directory that `python -m records build` wrote.")
+    records: Location | None = pydantic.Field(None, description="Directory, local or gs://, that `python -m records build` wrote.")
     demo: bool = pydantic.Field(False, description="Trains on the embedded demo collection.")
     out: Path | None = pydantic.Field(None, description="Run directory, new or empty; none: runs/<time>-<recipe>.")
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as flatbuffer
 
 from export.predict import MODEL_INFO, ModelInfo, Predictor
-from tfmusic import cli, data, evaluate, models, run, schema
+from tfmusic import cli, data, evaluate, files, models, run, schema
 from tfmusic.config import VERSION, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
@@ -66,8 +66,8 @@ def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
         content = to_tflite(model)
         (work / FILES["float32"]).write_bytes(content)
         (work / FILES["float16"]).write_bytes(to_float16(content, model))
-        run.write_text(work / MODEL_INFO, _model_info(info).model_dump_json(indent=1))
-        run.write_text(work / CARD, _card(info, manifest, _checked(work, model, info, manifest)))
+        files.write_text(work / MODEL_INFO, _model_info(info).model_dump_json(indent=1))
+        files.write_text(work / CARD, _card(info, manifest, _checked(work, model, info, manifest)))
         os.replace(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,9 +1,12 @@
-"""Builds record shards: plan from headers, convert each shard as one unit of work, write the manifest last.
+"""Builds record shards: plan from headers, write each shard as one unit of work, write the manifest last.
 
-A plan fixes how many shards each split has; a stable hash of the id puts each clip into one. A shard is written by one worker to a
-temporary name, renamed, and noted in a small file beside the plan; a kill loses only the shards in work, and the same command goes on.
-Workers are threads: decoding, resampling, hashing and writing all release the interpreter's lock, and a thread starts without importing
-anything. The bytes of a shard depend on its clips and the settings alone, not on workers or order.
+A plan fixes the settings, how many shards each split has, and by a stable hash of the id which clips lie in each; it is written down in the
+output directory, so that a shard can be made by any process that is told its name: a thread here or a worker of Apache Beam elsewhere. A
+shard is written to a temporary name, renamed, and noted in a small file beside the plan; a kill loses only the shards in work, and the same
+command goes on. Its bytes depend on its clips and the settings alone, not on runner, workers or order.
+
+Local workers are threads: decoding, resampling, hashing and writing all release the interpreter's lock, and a thread starts without importing
+anything.
 """
 
 from __future__ import annotations
@@ -11,48 +14,67 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import importlib.util
 import json
+import mmap
 import os
-import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 
-from records.datasets import READERS
+from records import datasets
 from records.datasets.clip import SPLITS, Clip, Source
-from tfmusic import audio, cli, run, schema
-from tfmusic.config import VERSION, InputError, Layout, printable
+from records.selection import select
+from records.settings import Selection, Work
+from tfmusic import audio, cli, files, run, schema
+from tfmusic.config import VERSION, InputError, Layout, Settings, printable
+from tfmusic.files import RemotePath
 from tfmusic.labels import Vocabulary
 
 PLAN, PARTS, QUARANTINE = "plan.json", "parts", "quarantine.csv"
-SPLIT_SHARES = (0.8, 0.9)  # of the hash range: below is train, between is valid, above is test
 SMALLEST_SHARD_CLIPS, FEWEST_SHARDS = 32, 8  # a small split still gives every core work, down to shards of this many clips
+BLOCK_CLIPS = 4096  # looked at together by threads
+
+
+class Plan(Settings):
+    """plan.json: all that the bytes of the shards depend on, but for the lists of clips beside it."""
+
+    fingerprint: str
+    dataset: str
+    layout: Layout
+    labels: tuple[str, ...]
+    targets: tuple[str, ...]
+    min_s: float
+    shards: tuple[str, ...]  # their files, in alphabetical order
+    merges: dict[str, str]
+    counts_before: dict[str, int]
 
 
 def build(
     source: Source,
-    out: Path,
+    out: Path | RemotePath,
     layout: Layout = Layout(),  # noqa: B008 (frozen)
     vocabulary: Vocabulary | None = None,
-    min_s: float = 0.1,
-    shard_bytes: int = 128 * 2**20,
-    workers: int | None = None,
+    selection: Selection = Selection(),  # noqa: B008
+    work: Work = Work(),  # noqa: B008
 ) -> schema.Manifest:
     """Builds the records of a dataset, or goes on where an interrupted build of the same settings stopped.
 
     Args:
         source: the dataset.
-        out: directory of the shards; made when missing.
-        layout: rate, chunk and stride.
-        vocabulary: labels to encode; none: all labels of the dataset in alphabetical order.
-        min_s: shorter files are quarantined `float >= 0`.
-        shard_bytes: about the size of a shard `int > 0`.
-        workers: threads; none: one per core. Each holds the shard it works on in memory.
+        out: directory of the shards, local or gs://; made when missing.
+        layout: rate, chunk, stride and payload.
+        vocabulary: labels to encode; none: all labels of the selection in alphabetical order.
+        selection: which clips, labels and splits.
+        work: how shards are written.
 
     Returns:
         The manifest, as written.
@@ -61,22 +83,20 @@ def build(
         InputError: the source is unusable, or `out` holds something else.
         KeyboardInterrupt: Ctrl-C; the finished shards are kept.
     """
-    if source.dataset not in READERS:
-        raise InputError(f"--dataset must be one of {', '.join(READERS)}, got {source.dataset!r}")
-    clips = with_splits(READERS[source.dataset](source))
-    vocabulary = vocabulary or Vocabulary(tuple(sorted({label for clip in clips for label in clip.labels})))
-    if not any(clip.labels for clip in clips) or not len(vocabulary):
+    if work.runner == "beam" and not importlib.util.find_spec("apache_beam"):
+        raise InputError("--runner beam needs Apache Beam: pip install -r requirements/beam.txt")
+    reader = datasets.reader_of(source.dataset)
+    selected = select(datasets.read(source), selection, reader)
+    vocabulary = vocabulary or Vocabulary(selected.labels)
+    if not any(clip.labels for clip in selected.clips) or not len(vocabulary):
         raise InputError(f"no clip of {source.csv or source.audio} has a label")
-    fingerprint = _fingerprint(clips, source, layout, vocabulary, min_s, shard_bytes)
-    workers = workers or os.cpu_count() or 1
-
+    workers = work.workers or os.cpu_count() or 1
     made_here = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    if (out / PLAN).is_file():
-        if not _is_json(out / PLAN):
-            raise InputError(f"{out / PLAN} is damaged; delete {out} and build it again")
-        plan = json.loads((out / PLAN).read_text("utf-8"))
-        if plan["fingerprint"] != fingerprint:
+    plan = _read_plan(out)
+    fingerprint = _fingerprint(selected.clips, source, layout, vocabulary, work, workers)
+    if plan:
+        if plan.fingerprint != fingerprint:
             raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
         if (out / schema.MANIFEST).is_file():
             try:
@@ -86,78 +106,33 @@ def build(
             except InputError as error:
                 print(f"{error}; building it again")
                 (out / schema.MANIFEST).unlink()
-    else:
-        if any(path.name != f".{PLAN}.tmp" for path in out.iterdir()):  # what a kill while the plan is written leaves
-            raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
-        plan = {"fingerprint": fingerprint, "shards": _count_shards(clips, layout, shard_bytes, workers)}
-        run.write_text(out / PLAN, json.dumps(plan, indent=1))
+    elif any(path.name not in (f".{PLAN}.tmp", PARTS) for path in out.iterdir()):  # what a kill while the plan is written leaves
+        raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
     (out / PARTS).mkdir(exist_ok=True)
+    shards = _write_lists(selected.clips, _count_shards(selected.clips, layout, work.shard_mb, workers), out)
+    if not plan:
+        plan = Plan(
+            fingerprint=fingerprint,
+            dataset=source.dataset,
+            layout=layout,
+            labels=vocabulary.names,
+            targets=source.targets,
+            min_s=work.min_s,
+            shards=tuple(shards),
+            merges=selected.merges,
+            counts_before=selected.counts_before if selected.merges else {},
+        )
+        files.write_text(out / PLAN, plan.model_dump_json(indent=1))
+    del selected  # the lists are on disk now
 
-    shards = collections.defaultdict(list)
-    for clip in clips:
-        number, of = _hash(clip.id) % plan["shards"][clip.split], plan["shards"][clip.split]
-        shards[f"{clip.split}-{number:05d}-of-{of:05d}.tfrecord"].append(clip)
-    parts = _write_shards(shards, out, layout, vocabulary, min_s, workers)
+    todo = [name for name in plan.shards if not _is_done(out, name)]
+    if work.runner == "beam":
+        from records import beam
 
-    if not any(part["counts"]["tracks"] for part in parts):
-        first = next(row for part in parts for row in part["quarantine"])
-        for path in (out / PLAN, *(out / name for name in shards)):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(out / PARTS)
-        if made_here:
-            out.rmdir()
-        raise InputError(f"no clip could be read; the first of {len(clips)}: {first['path']}: {first['reason']}")
-    quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
-    manifest = schema.Manifest(
-        format=schema.FORMAT,
-        code_version=VERSION,
-        dataset=source.dataset,
-        layout=layout,
-        labels=vocabulary.names,
-        vocabulary_sha1=vocabulary.sha1,
-        targets=source.targets,
-        splits={name: _total([part["counts"] for part in parts if part["shard"]["split"] == name], len(vocabulary)) for name in SPLITS},
-        shards=tuple(schema.Shard.model_validate(part["shard"]) for part in parts),
-        quarantined=len(quarantine),
-    )
-    run.write_csv(out / QUARANTINE, quarantine, ["id", "path", "reason"])
-    run.write_text(out / schema.MANIFEST, manifest.model_dump_json(indent=1))
-    shutil.rmtree(out / PARTS)
-    return manifest
-
-
-def with_splits(clips: Iterable[Clip]) -> list[Clip]:
-    """Clips in the reader's order, each with its split: given, or by a stable hash of its group.
-
-    A hash sends about 80 / 10 / 10 % of the groups to train / valid / test whatever else is in the set; when that leaves a split of an
-    unsplit set empty, the training groups with the highest hashes fill it.
-
-    Raises:
-        InputError: no clips, an id twice, or a group in two splits.
-    """
-    clips = list(clips)
-    if not clips:
-        raise InputError("the dataset has no clips")
-    doubled = [clip_id for clip_id, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
-    if doubled:
-        raise InputError(f"every clip must be listed once, got {doubled[0]!r} {sum(c.id == doubled[0] for c in clips)} times")
-
-    splits = {}
-    for group in {clip.group for clip in clips if clip.split is None}:
-        share = _hash(group) / 2**64
-        splits[group] = SPLITS[sum(share >= bound for bound in SPLIT_SHARES)]
-    if all(clip.split is None for clip in clips):
-        for name in [name for name in SPLITS[:0:-1] if name not in splits.values()]:
-            train = sorted((group for group, split in splits.items() if split == "train"), key=_hash)
-            if len(train) > 1:
-                splits[train[-1]] = name
-    clips = [clip if clip.split else dataclasses.replace(clip, split=splits[clip.group]) for clip in clips]
-
-    homes: dict[str, str] = {}
-    for clip in clips:
-        if homes.setdefault(clip.group, clip.split) != clip.split:
-            raise InputError(f"a group must lie in one split, got {clip.group!r} in {homes[clip.group]} and {clip.split}")
-    return clips
+        beam.run(out, todo, work.beam_options, workers)
+    else:
+        _run_local(out, plan, shards, todo, workers)
+    return _finish(out, plan, made_here)
 
 
 def convert(clip: Clip, layout: Layout, vocabulary: Vocabulary, min_s: float = 0.0) -> list[tuple[int, bytes]]:
@@ -165,46 +140,130 @@ def convert(clip: Clip, layout: Layout, vocabulary: Vocabulary, min_s: float = 0
 
     Args:
         clip: with its split.
-        layout: rate, chunk and stride.
+        layout: rate, chunk, stride and payload.
         vocabulary: labels to encode.
         min_s: shortest clip that is taken.
 
     Returns:
-        Samples of the chunk's track and record of every chunk, in order. Training tracks are chunked, others whole.
+        Samples of the chunk's track and record of every chunk, in order. Training tracks of audio are chunked, others whole.
 
     Raises:
         AudioError: the file cannot be used.
     """
     waveform = audio.load(clip.path, layout.sample_rate_hz, clip.start_s, clip.duration_s, min_s)
-    bounds = schema.chunk_bounds(len(waveform), layout) if clip.split == "train" else [(0, len(waveform))]
+    if layout.payload == "features":
+        from records import features
+
+        payloads = [((0, len(waveform)), features.compute(waveform, layout.sample_rate_hz, layout.features).tobytes())]
+    else:
+        stretches = schema.bounds(len(waveform), layout, clip.split)
+        payloads = [((start, end), schema.pack(waveform[start:end], layout)) for start, end in stretches]
     labels, targets = vocabulary.encode(clip.labels), np.array(clip.targets, np.float32)
     return [
         (
             len(waveform),
             schema.encode(
-                clip.id, clip.group, waveform[start:end],
-                start=start, part=part, parts=len(bounds), samples=len(waveform), labels=labels, targets=targets,
+                payload, track_id=clip.id, group=clip.group, split=clip.split, source_sha1=_source_sha1(clip.path),
+                origin=round(clip.start_s * layout.sample_rate_hz), start=start, part=part, parts=len(payloads), samples=len(waveform),
+                labels=labels, targets=targets,
             ),
         )
-        for part, (start, end) in enumerate(bounds)
+        for part, ((start, _), payload) in enumerate(payloads)
     ]  # fmt: skip
 
 
-def _write_shards(shards: dict[str, list[Clip]], out: Path, layout: Layout, vocabulary: Vocabulary, min_s: float, workers: int) -> list[dict]:
-    """Writes every shard that is not there yet; returns the notes of all, by name."""
-    notes = {name: out / PARTS / f"{name}.json" for name in sorted(shards)}
-    todo = [name for name in notes if not _is_json(notes[name])]
+def read_plan(out: Path | RemotePath) -> Plan:
+    """The plan that `build` wrote into `out`.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    plan = _read_plan(out)
+    if plan is None:
+        raise InputError(f"{out / PLAN} is missing")
+    return plan
+
+
+def write_shard(
+    out: Path | RemotePath, name: str, plan: Plan, advance: Callable[[], object] = lambda: None, stop: threading.Event | None = None
+) -> dict | None:
+    """Writes one shard, under its name only when complete, and its note.
+
+    Args:
+        out: directory of the build.
+        name: file of the shard.
+        plan: of the build.
+        advance: called after every clip.
+        stop: when set, the shard is given up.
+
+    Returns:
+        Counts and quarantine of the shard, as noted; none when stopped.
+    """
+    vocabulary, quarantine = Vocabulary(plan.labels), []
+    written: list[tuple[np.ndarray, int]] = []  # labels and samples of each track
+    tracks: dict[int, list[tuple[int, list[tuple[int, int]]]]] = collections.defaultdict(list)  # by chunks: rotation, place of each record
+    split = name.split("-")[0]
+    with _workspace(out) as folder, _removed(folder / f".{name}.tmp") as temporary, _removed(folder / f".{name}.spool") as spooled:
+        with open(spooled, "wb") as spool:  # in order of clips; memory holds one track, not the shard
+            for clip in _read_list(out, name):
+                if stop is not None and stop.is_set():
+                    return None
+                try:
+                    samples, records = zip(*convert(clip, plan.layout, vocabulary, plan.min_s), strict=True)
+                except audio.AudioError as error:
+                    quarantine.append({"id": clip.id, "path": printable(clip.path), "reason": str(error)})
+                else:
+                    places = [(spool.tell() + sum(map(len, records[:part])), len(record)) for part, record in enumerate(records)]
+                    spool.writelines(records)
+                    tracks[len(records)].append((schema.rotation(clip.id), places))
+                    written.append((vocabulary.encode(clip.labels), samples[0]))
+                advance()
+        with open(spooled, "rb") as spool:
+            runs = _write_runs(spool, tracks, temporary, out / name)
+        with open(temporary, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = temporary.stat().st_size
+        files.publish(temporary, out / name)
+    shard = schema.Shard(split=split, file=name, bytes=size, sha256=digest, runs=runs)
+    counts = schema.Split(
+        tracks=len(written),
+        seconds=sum(samples for _, samples in written) / plan.layout.sample_rate_hz,
+        unlabelled=sum(not labels.any() for labels, _ in written),
+        label_counts=np.sum([labels for labels, _ in written], axis=0, dtype=int).tolist() if written else [0] * len(vocabulary),
+    )
+    note = {"shard": shard.model_dump(), "counts": counts.model_dump(), "quarantine": quarantine}
+    files.write_text(_note(out, name), json.dumps(note))
+    return note
+
+
+def _write_runs(spool: BinaryIO, tracks: dict, temporary: Path, path: Path | RemotePath) -> list[schema.Runs]:
+    """The spooled records in the order of `schema`: run v has chunk (v + rotation) mod K of every track of K chunks."""
+    runs, position = [], 0
+    try:
+        # An empty file cannot be mapped.
+        memory = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) if tracks else contextlib.nullcontext()
+        with memory, tf.io.TFRecordWriter(str(temporary)) as writer:
+            for parts, members in sorted(tracks.items()):
+                offsets = []
+                for visit in range(parts):
+                    offsets.append(position)
+                    for rotation, places in members:
+                        first, length = places[(visit + rotation) % parts]
+                        writer.write(memory[first : first + length])
+                        position += length + schema.RECORD_FRAME_BYTES
+                runs.append(schema.Runs(parts=parts, tracks=len(members), offsets=offsets))
+    except tf.errors.OpError as error:
+        raise InputError(f"{path} cannot be written: {error.message}") from error
+    return runs
+
+
+def _run_local(out: Path | RemotePath, plan: Plan, clips: dict[str, int], todo: list[str], workers: int) -> None:
+    """Writes the shards in threads, with a bar over clips."""
     stop = threading.Event()
-    progress = cli.progress(total=sum(map(len, shards.values())), unit="clip", desc="records", smoothing=0.05)
-    progress.update(sum(len(clips) for name, clips in shards.items() if name not in todo))
-
-    def work(name: str) -> None:
-        note = _write_shard(out / name, shards[name], layout, vocabulary, min_s, progress.update, stop)
-        if note:
-            run.write_text(notes[name], json.dumps(note))
-
+    progress = cli.progress(total=sum(clips.values()), unit="clip", desc="records", smoothing=0.05)
+    progress.update(sum(count for name, count in clips.items() if name not in todo))
     with progress, ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(work, name) for name in todo]
+        futures = [pool.submit(write_shard, out, name, plan, progress.update, stop) for name in todo]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         except KeyboardInterrupt:
@@ -215,57 +274,43 @@ def _write_shards(shards: dict[str, list[Clip]], out: Path, layout: Layout, voca
     for future in futures:
         if not future.cancelled():
             future.result()
-    return [json.loads(path.read_text("utf-8")) for path in notes.values()]
 
 
-def _write_shard(
-    path: Path, clips: list[Clip], layout: Layout, vocabulary: Vocabulary, min_s: float, advance: Callable[[], object], stop: threading.Event
-) -> dict | None:
-    """One shard, under its name only when complete; none when stopped before that."""
-    quarantine = []
-    tracks: dict[int, list[tuple[Clip, int, list[bytes]]]] = collections.defaultdict(list)  # by number of chunks
-    for clip in sorted(clips, key=lambda clip: _hash(clip.id)):  # a stable order that keeps an artist's clips apart
-        if stop.is_set():
-            return None
-        try:
-            samples, records = zip(*convert(clip, layout, vocabulary, min_s), strict=True)
-            tracks[len(records)].append((clip, samples[0], list(records)))
-        except audio.AudioError as error:
-            quarantine.append({"id": clip.id, "path": printable(clip.path), "reason": str(error)})
-        advance()
+def _finish(out: Path | RemotePath, plan: Plan, made_here: bool) -> schema.Manifest:
+    """From the notes of all shards to the manifest."""
+    parts = [json.loads(_note(out, name).read_text("utf-8")) for name in plan.shards]
+    quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
+    if not any(part["counts"]["tracks"] for part in parts):
+        for path in (out / PLAN, *(out / name for name in plan.shards)):
+            path.unlink(missing_ok=True)
+        files.remove_tree(out / PARTS)
+        if made_here:
+            out.rmdir()
+        raise InputError(f"no clip could be read; the first of {len(quarantine)}: {quarantine[0]['path']}: {quarantine[0]['reason']}")
+    feature_dims = 0
+    if plan.layout.payload == "features":
+        from records import features
 
-    runs, position = [], 0
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for parts, members in sorted(tracks.items()):
-                offsets = []
-                for visit in range(parts):
-                    offsets.append(position)
-                    for clip, _, records in members:
-                        record = records[(visit + schema.rotation(clip.id)) % parts]
-                        writer.write(record)
-                        position += len(record) + schema.RECORD_FRAME_BYTES
-                runs.append(schema.Runs(parts=parts, tracks=len(members), offsets=offsets))
-    except tf.errors.OpError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.message}") from error
-    with open(temporary, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-    written = [(clip, samples) for members in tracks.values() for clip, samples, _ in members]
-    encoded = [vocabulary.encode(clip.labels) for clip, _ in written]
-    split = clips[0].split
-    shard = schema.Shard(split=split, file=path.name, bytes=position, sha256=digest, runs=runs)
-    counts = schema.Split(
-        tracks=len(written),
-        seconds=sum(samples for _, samples in written) / layout.sample_rate_hz,
-        unlabelled=sum(not row.any() for row in encoded),
-        label_counts=np.sum(encoded, axis=0, dtype=int).tolist() if encoded else [0] * len(vocabulary),
+        feature_dims = features.dims(plan.layout.features)
+    manifest = schema.Manifest(
+        format=schema.FORMAT,
+        code_version=VERSION,
+        dataset=plan.dataset,
+        layout=plan.layout,
+        labels=plan.labels,
+        vocabulary_sha1=Vocabulary(plan.labels).sha1,
+        targets=plan.targets,
+        splits={name: _total([part["counts"] for part in parts if part["shard"]["split"] == name], len(plan.labels)) for name in SPLITS},
+        shards=tuple(schema.Shard.model_validate(part["shard"]) for part in parts),
+        quarantined=len(quarantine),
+        feature_dims=feature_dims,
+        merges=plan.merges,
+        counts_before=plan.counts_before,
     )
-    return {"shard": shard.model_dump(), "counts": counts.model_dump(), "quarantine": quarantine}
+    files.write_csv(out / QUARANTINE, quarantine, ["id", "path", "reason"])
+    files.write_text(out / schema.MANIFEST, manifest.model_dump_json(indent=1))
+    files.remove_tree(out / PARTS)
+    return manifest
 
 
 def _total(counts: list[dict], labels: int) -> schema.Split:
@@ -278,7 +323,8 @@ def _total(counts: list[dict], labels: int) -> schema.Split:
     )
 
 
-def _count_shards(clips: list[Clip], layout: Layout, shard_bytes: int, workers: int) -> dict[str, int]:
+# --- the plan ---------------------------------------------------------------------------------------------------------------------------
+def _count_shards(clips: list[Clip], layout: Layout, shard_mb: float, workers: int) -> dict[str, int]:
     """Shards per split, from the durations in the files' headers; a file without a readable one counts nothing here."""
 
     def size(clip: Clip) -> int:
@@ -287,16 +333,78 @@ def _count_shards(clips: list[Clip], layout: Layout, shard_bytes: int, workers: 
         except audio.AudioError:
             return 0
         samples = round(max(duration_s, 0) * layout.sample_rate_hz)
-        return 2 * (sum(end - start for start, end in schema.chunk_bounds(samples, layout)) if clip.split == "train" else samples)
+        return 2 * sum(end - start for start, end in schema.bounds(samples, layout, clip.split))
 
-    with ThreadPoolExecutor(workers) as pool:
-        sizes = list(cli.progress(pool.map(size, clips), total=len(clips), unit="header", desc="plan"))
+    sizes = list(cli.progress(_threaded(size, clips, workers), total=len(clips), unit="header", desc="plan"))
     shards = {}
     for name in SPLITS:
         members = [size for clip, size in zip(clips, sizes, strict=True) if clip.split == name]
         if members:
-            shards[name] = max(-(-sum(members) // shard_bytes), min(FEWEST_SHARDS, -(-len(members) // SMALLEST_SHARD_CLIPS)))
+            shards[name] = max(-(-sum(members) // round(shard_mb * 2**20)), min(FEWEST_SHARDS, -(-len(members) // SMALLEST_SHARD_CLIPS)))
     return shards
+
+
+def _write_lists(clips: list[Clip], shards: dict[str, int], out: Path | RemotePath) -> dict[str, int]:
+    """Writes the list of each shard's clips, in a stable order that keeps an artist's clips apart; returns their number by the shard's name."""
+    members: dict[str, list[tuple[int, Clip]]] = collections.defaultdict(list)
+    for clip in clips:
+        key, of = _hash(clip.id), shards[clip.split]
+        members[f"{clip.split}-{key % of:05d}-of-{of:05d}.tfrecord"].append((key, clip))
+    for name, found in members.items():
+        found.sort(key=lambda member: member[0])
+        files.write_text(out / PARTS / f"{name}.clips", "".join(f"{json.dumps(_to_json(clip))}\n" for _, clip in found))
+    return {name: len(members[name]) for name in sorted(members)}
+
+
+def _read_list(out: Path | RemotePath, name: str) -> Iterator[Clip]:
+    with (out / PARTS / f"{name}.clips").open(encoding="utf-8") as file:
+        for line in file:
+            clip = json.loads(line)
+            clip["targets"], clip["labels"] = tuple(clip["targets"]), tuple(clip["labels"])
+            yield Clip(**{**clip, "path": files.location(clip["path"])})
+
+
+def _to_json(clip: Clip) -> dict:
+    return {**dataclasses.asdict(clip), "path": str(clip.path.absolute())}
+
+
+def _note(out: Path | RemotePath, name: str) -> Path | RemotePath:
+    return out / PARTS / f"{name}.json"
+
+
+def _read_plan(out: Path | RemotePath) -> Plan | None:
+    if not (out / PLAN).is_file():
+        return None
+    try:
+        return Plan.model_validate_json((out / PLAN).read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{out / PLAN} is damaged; delete {out} and build it again") from error
+
+
+def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: Vocabulary, work: Work, workers: int) -> str:
+    """Of all that decides the shards' bytes; of the audio its files' sizes and times."""
+
+    def about(path: Path | RemotePath) -> bytes:
+        try:
+            status = path.stat()
+        except OSError:  # a missing file is quarantined later
+            return b""
+        return f"{status.st_size} {status.st_mtime_ns}".encode()
+
+    numbers = (work.min_s, work.shard_mb)
+    digest = hashlib.sha1(f"{schema.FORMAT} {source.dataset} {source.targets} {layout!r} {vocabulary.sha1} {numbers}".encode())
+    if layout.features.run:
+        digest.update(about(layout.features.run / run.BEST))
+    for clip, status in zip(clips, _threaded(lambda clip: about(clip.path), clips, workers), strict=True):
+        digest.update(repr(dataclasses.replace(clip, path=None)).encode() + status)
+    return digest.hexdigest()
+
+
+def _threaded(function: Callable[[Clip], Any], clips: list[Clip], workers: int) -> Iterator[Any]:
+    """`map` in threads, in blocks: an executor's own map keeps a future for every item of 100,000."""
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(clips), BLOCK_CLIPS):
+            yield from pool.map(function, clips[first : first + BLOCK_CLIPS])
 
 
 def _hash(text: str) -> int:
@@ -304,21 +412,42 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8], "big")
 
 
-def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: Vocabulary, *numbers: float) -> str:
-    """Of all that decides the shards' bytes; of the audio its files' sizes and times."""
-    digest = hashlib.sha1(f"{schema.FORMAT} {source.dataset} {source.targets} {layout!r} {vocabulary.sha1} {numbers}".encode())
-    for clip in clips:
-        digest.update(repr(dataclasses.replace(clip, path=None)).encode())
-        with contextlib.suppress(OSError):  # a missing file is quarantined later
-            status = clip.path.stat()
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()
+def _source_sha1(path: Path | RemotePath) -> bytes:
+    """Fingerprint of an audio file's bytes."""
+    status = path.stat()
+    return _hashed_file(path, status.st_size, status.st_mtime_ns)
 
 
-def _is_json(path: Path) -> bool:
-    """Whether a file of ours is there and whole."""
+@functools.lru_cache(maxsize=64)  # many clips of one long file lie in several shards; size and time tell a rewritten file
+def _hashed_file(path: Path | RemotePath, _size: int, _time: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha1").digest()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def _workspace(out: Path | RemotePath) -> Iterator[Path]:
+    """A local directory for temporary files: `out` itself, so that a rename publishes them, or one of the system's."""
+    if isinstance(out, RemotePath):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        yield out
+
+
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[Path]:
+    """The path, and nothing under it afterwards."""
     try:
-        json.loads(path.read_text("utf-8"))
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_done(out: Path | RemotePath, name: str) -> bool:
+    """Whether a shard is there with a whole note about it."""
+    try:
+        note = json.loads(_note(out, name).read_text("utf-8"))
+        return (out / name).stat().st_size == note["shard"]["bytes"]
     except (OSError, ValueError):
         return False
-    return True

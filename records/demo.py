@@ -48,7 +48,7 @@ from records.synthesis import (
     water,
     wind,
 )  # fmt: skip
-from tfmusic import cli, run
+from tfmusic import cli, files
 
 VERSION = "1"  # a change that alters a label or a sample needs a new one: existing collections are recognised by it
 MISSING = 0.08  # share of true tags that no annotator gave
@@ -589,7 +589,7 @@ def write(out: pathlib.Path, clips: int = 600, seed: int = 0, workers: int | Non
             for _ in progress(pool.map(work, pieces, chunksize=4)):
                 pass
 
-    run.write_text(note, about)
-    run.write_csv(table, [_row(piece) for piece in pieces])
+    files.write_text(note, about)
+    files.write_csv(table, [_row(piece) for piece in pieces])
     print(f"demo: {clips} clips in {out}, {time.perf_counter() - begin_s:.0f} s")
     return table

@@ -11,7 +11,9 @@ from tfmusic import training
 
 TINY = {
     "records": ["--clips", "3", "--clip-s", "5"],
+    "memory": ["--clips", "12", "24"],
     "pipeline": ["--tracks", "18", "--track-s", "6", "--batches", "2", "--no-curve"],
+    "payloads": ["--clips", "2", "--tracks", "18", "--track-s", "6", "--batches", "2"],
     "training": ["--batch-size", "4", "--steps", "1", "--epoch-steps", "2", "--width", "0.05"],
     "inference": ["--windows", "2", "--width", "0.05"],
 }

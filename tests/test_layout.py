@@ -18,6 +18,7 @@ THIRD_PARTY = {
     "tfmusic.labels": LIGHT,
     "tfmusic.metrics": LIGHT,
     "tfmusic.audio": LIGHT | {"soundfile", "soxr"},
+    "tfmusic.files": LIGHT,
     "tfmusic.run": LIGHT,
     "tfmusic.cli": LIGHT | {"tyro", "tqdm"},
     "tfmusic.report": LIGHT | {"matplotlib"} | HEAVY,
@@ -25,13 +26,15 @@ THIRD_PARTY = {
     "records.synthesis": LIGHT | {"scipy"},
     "records.demo": LIGHT | {"scipy", "soundfile"},
     "records.build": LIGHT | HEAVY,
+    "records.beam": {"apache_beam"},
+    "records.features": LIGHT | HEAVY,
     "records.inspect": LIGHT | HEAVY,
     "records": LIGHT | {"tyro"},
     "export.predict": LIGHT | {"ai_edge_litert"},
     "export.bundle": LIGHT | HEAVY | {"ai_edge_litert"},
     "export": {"tyro"},
 }
-FREE = {"config", "labels", "recipes", "metrics", "audio", "run", "cli"}  # of tfmusic: no TensorFlow, so importable from anything
+FREE = {"config", "files", "labels", "recipes", "metrics", "audio", "run", "cli"}  # of tfmusic: no TensorFlow, so importable from anything
 LEVELS = [  # each imports from the lines above and its own
     FREE,
     {"schema", "frontend", "augment", "losses"},
@@ -90,7 +93,7 @@ def test_tfmusic_has_no_import_upwards():
 @pytest.mark.parametrize("command", ["train.py", "-m records", "-m records build", "-m export", "-m export predict", "-m export bundle"])
 def test_help_needs_no_tensorflow(command):
     run = "import sys, runpy\nsys.argv = {argv!r}\ntry: runpy.{call}\nexcept SystemExit as stop: assert not stop.code\n"
-    run += "assert not {{'tensorflow', 'keras', 'matplotlib', 'librosa', 'scipy'}} & set(sys.modules)"
+    run += "assert not {{'tensorflow', 'keras', 'matplotlib', 'librosa', 'scipy', 'apache_beam'}} & set(sys.modules)"
     first, *rest = command.split()
     if first == "-m":
         call, argv = f"run_module({rest[0]!r}, run_name='__main__')", [rest[0], *rest[1:], "--help"]

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import LAYOUT
 from tfmusic import schema
@@ -12,16 +13,38 @@ from tfmusic.config import InputError, Layout
 
 
 def test_encode_and_parse_are_inverse():
-    chunk = np.array([-32_768, -1, 0, 1, 32_767], np.int16)
     record = schema.encode(
-        "a/ü.mp3", "artist", chunk, start=7, part=1, parts=3, samples=99, labels=np.array([0, 1, 1]), targets=np.array([0.25, np.nan], np.float32)
-    )
+        b"\x00payload", track_id="a/ü.mp3", group="artist", split="train", source_sha1=bytes(range(20)), origin=5, start=7, part=1, parts=3,
+        samples=99, labels=np.array([0, 1, 1]), targets=np.array([0.25, np.nan], np.float32),
+    )  # fmt: skip
     parsed = {name: value.numpy() for name, value in schema.parse(record, labels=3, targets=2).items()}
-    assert parsed["id"].decode() == "a/ü.mp3" and parsed["group"] == b"artist"
-    assert [parsed[name] for name in ("start", "part", "parts", "samples")] == [7, 1, 3, 99]
-    np.testing.assert_array_equal(np.frombuffer(parsed["audio"], "<i2"), chunk)
+    assert parsed["id"].decode() == "a/ü.mp3" and parsed["group"] == b"artist" and parsed["split"] == b"train"
+    assert parsed["payload"] == b"\x00payload" and parsed["source_sha1"] == bytes(range(20))
+    assert [parsed[name] for name in ("start", "part", "parts", "samples", "origin")] == [7, 1, 3, 99, 5]
     np.testing.assert_array_equal(parsed["labels"], [0, 1, 1])
     np.testing.assert_array_equal(parsed["targets"], np.array([0.25, np.nan], np.float32))
+    assert "payload" not in schema.parse(record, 3, 2, strings=("id",))
+
+
+@pytest.mark.parametrize("payload", ["pcm16", "flac"])
+@pytest.mark.parametrize("samples", [1, 100, 5000])
+def test_payloads_of_audio_are_lossless(payload, samples):
+    layout = Layout(payload=payload)
+    chunk = np.random.default_rng(0).integers(-32_768, 32_768, samples).astype(np.int16)
+    np.testing.assert_array_equal(schema.unpack(schema.pack(chunk, layout), layout), chunk)
+
+
+@pytest.mark.parametrize("short", ["pad", "tile"])
+def test_windows_out_of_flac_are_those_out_of_samples(short):
+    random = np.random.default_rng(1)
+    chunks = [random.integers(-9000, 9000, length).astype(np.int16) for length in (5000, 4096, 700, 9)]
+    first = np.array([4000, 0, 0, 0])
+    windows = [
+        schema.decode_window(tf.constant([schema.pack(chunk, Layout(payload=payload)) for chunk in chunks]), first, 1000, short, payload)
+        for payload in ("pcm16", "flac")
+    ]
+    np.testing.assert_array_equal(*windows)
+    np.testing.assert_array_equal(windows[0][0], chunks[0][4000:])
 
 
 @pytest.mark.parametrize("samples", [1, 9, 10, 11, 19, 40, 101, 997])

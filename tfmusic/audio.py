@@ -20,6 +20,7 @@ import soundfile
 import soxr
 
 from tfmusic.config import InputError, printable
+from tfmusic.files import RemotePath
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 Short = Literal["pad", "tile"]
@@ -142,6 +143,30 @@ def probe(source: Source) -> tuple[float, int, int]:
         return sound.frames / sound.samplerate, sound.samplerate, sound.channels
 
 
+def encode_flac(waveform: np.ndarray, sample_rate_hz: int) -> bytes:
+    """A waveform as a FLAC stream, lossless; `decode_flac` is its inverse.
+
+    Args:
+        waveform: int16 `[shape=(samples,)]`.
+        sample_rate_hz: its rate, which stands in the stream `int > 0`.
+    """
+    stream = io.BytesIO()
+    soundfile.write(stream, waveform, sample_rate_hz, format="FLAC", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def decode_flac(stream: bytes, samples: int = -1) -> np.ndarray:
+    """The first samples of a FLAC stream of ours, -1: all; int16 `[shape=(<= samples,)]`.
+
+    Raises:
+        AudioError: the stream is damaged.
+    """
+    try:
+        return soundfile.read(io.BytesIO(stream), samples, dtype="int16")[0]
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"a FLAC stream is damaged: libsndfile stopped with {error.error_string!r}") from None
+
+
 def window_starts(samples: int, window: int, hop: int) -> np.ndarray:
     """First samples of a track's windows: every `hop`, and a last window that ends exactly where the track ends.
 
@@ -205,10 +230,13 @@ def windows(waveform: np.ndarray, window: int, hop: int, short: Short = "pad") -
 @contextlib.contextmanager
 def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, BinaryIO, bool]]:
     """Yields the decoder, the bytes under it, and whether it is an MP3 that states no length; failures inside become named AudioErrors."""
-    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-    name = "audio" if path is None else printable(path)
+    remote = isinstance(source, RemotePath)
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) and not remote else None
+    name = printable(source) if remote or path is not None else "audio"
     try:
         with contextlib.ExitStack() as stack:
+            if remote:
+                source = stack.enter_context(source.open("rb"))
             if path is not None:
                 stream = stack.enter_context(open(path, "rb"))
             elif isinstance(source, bytes | bytearray | memoryview):

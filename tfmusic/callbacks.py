@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfmusic import run
+from tfmusic import files, run
 from tfmusic.config import InputError
 
 MEMORY = {  # callback -> attributes that Keras forgets between two fits
@@ -99,7 +99,7 @@ class SaveState(keras.callbacks.Callback):
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} is damaged; delete it to train from the first epoch") from error
         self.history = notes["history"]
-        run.write_csv(self.directory / run.HISTORY, self.history)  # a kill may have come between the two files
+        files.write_csv(self.directory / run.HISTORY, self.history)  # a kill may have come between the two files
         return len(self.history), notes["stopped"]
 
     def on_train_begin(self, logs=None):
@@ -130,7 +130,7 @@ class SaveState(keras.callbacks.Callback):
             np.savez(file, notes=json.dumps(notes), **arrays)
             os.fsync(file.fileno())
         os.replace(temporary, self.directory / run.STATE)
-        run.write_csv(self.directory / run.HISTORY, self.history)
+        files.write_csv(self.directory / run.HISTORY, self.history)
 
     def _remembering(self) -> list[tuple[str, keras.callbacks.Callback]]:
         return [(type(callback).__name__, callback) for callback in self.callbacks if type(callback).__name__ in MEMORY]

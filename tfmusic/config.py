@@ -7,6 +7,7 @@ anything. No TensorFlow here: `--help` and `--list` read this module only.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
@@ -29,7 +30,12 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
 
 
 class FrontEnd(Settings):
-    """Waveform window to log-mel spectrogram; `tfmusic.frontend.LogMel` is its graph."""
+    """Waveform window to log-mel spectrogram; `tfmusic.frontend.LogMel` is its graph.
+
+    Several time resolutions as channels, here windows of 10, 20 and 30 ms, 128 bands and 101 frames:
+
+    >>> FrontEnd(resolutions_ms=(10, 20, 30), frames=101, n_mels=128, log="ln_offset", floor=1e-6)
+    """
 
     sample_rate_hz: int = Field(16_000, gt=0, description="Rate the audio is resampled to.")
     window_s: float = Field(3.0, gt=0, description="Length of one training or scoring window in seconds.")
@@ -37,6 +43,13 @@ class FrontEnd(Settings):
     n_fft: int = Field(512, gt=1, description="FFT size in samples.")
     frame_samples: int | None = Field(None, gt=1, description="Length of the Hann window in samples; none: n_fft.")
     hop_samples: int = Field(256, gt=0, description="Samples between frames.")
+    resolutions_ms: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (), description="Lengths of the Hann window in ms, a channel each, in place of frame and hop samples; none: one log-mel without channels."
+    )
+    overlap: float = Field(
+        0.5, ge=0, lt=1, description="resolutions_ms: share of a frame that the next one covers; 0: hop = window, whose edges Hann fades out."
+    )
+    frames: int | None = Field(None, gt=1, description="resolutions_ms: frames that all of them are resized to.")
     padding: Literal["zero", "reflect", "none"] = Field("zero", description="Padding that centres frames; none: the first frame starts at sample 0.")
     power: Literal[1, 2] = Field(2, description="1: magnitude, 2: power spectrogram.")
     n_mels: int = Field(96, gt=0, description="Mel bands.")
@@ -55,12 +68,42 @@ class FrontEnd(Settings):
     def _consistent(self) -> FrontEnd:
         if (self.frame_samples or self.n_fft) > self.n_fft:
             raise ValueError(f"frame_samples must be at most n_fft = {self.n_fft}, got {self.frame_samples}")
+        self._check_resolutions()
         upper_hz = self.sample_rate_hz / 2
         if not self.f_min_hz < (self.f_max_hz or upper_hz) <= upper_hz:
             raise ValueError(f"f_min_hz < f_max_hz <= {upper_hz:g} Hz (half the sample rate) must hold, got {self.f_min_hz:g} and {self.f_max_hz}")
-        if self.window_samples < (self.frame_samples or self.n_fft):
-            raise ValueError(f"window_s must hold one frame of {self.frame_samples or self.n_fft} samples, got {self.window_s} s")
+        longest = max(one.frame_samples or one.n_fft for one in self.channels)
+        if self.window_samples < longest:
+            raise ValueError(f"window_s must hold one frame of {longest} samples, got {self.window_s} s")
         return self
+
+    def _check_resolutions(self) -> None:
+        """Their fields stand together or not at all, and every frame fits the FFT."""
+        if not self.resolutions_ms:
+            for name in ("frames", "overlap"):
+                if (value := getattr(self, name)) != FrontEnd.model_fields[name].default:
+                    raise ValueError(f"{name} belongs to resolutions_ms and must be left out without it, got {value}")
+            return
+        if self.frames is None:
+            raise ValueError("frames must be set beside resolutions_ms, got none")
+        for length_ms, one in zip(self.resolutions_ms, self.channels, strict=True):
+            if not 2 <= one.frame_samples <= self.n_fft:
+                raise ValueError(
+                    f"resolutions_ms must be frames of 2 to n_fft = {self.n_fft} samples, "
+                    f"got {length_ms:g} ms = {one.frame_samples} samples at {self.sample_rate_hz} Hz"
+                )
+
+    @property
+    def channels(self) -> tuple[FrontEnd, ...]:
+        """The settings of every resolution by itself, with its frame and hop in samples; without resolutions these settings alone."""
+        if not self.resolutions_ms:
+            return (self,)
+        lengths = [round(length_ms * self.sample_rate_hz / 1000) for length_ms in self.resolutions_ms]
+        single = {name: FrontEnd.model_fields[name].default for name in ("resolutions_ms", "overlap", "frames")}
+        return tuple(
+            self.model_copy(update={**single, "frame_samples": length, "hop_samples": max(1, round(length * (1 - self.overlap)))})
+            for length in lengths
+        )
 
     @property
     def window_samples(self) -> int:
@@ -87,17 +130,38 @@ PRESETS: dict[str, FrontEnd] = {
 }  # fmt: skip
 
 
+class Features(Settings):
+    """What records of --payload features hold for each track: a sequence of vectors; `records.features` computes them."""
+
+    kind: Literal["log_mel", "chroma", "fused", "beat_mel", "beat_chroma", "beat_fused", "embedding"] = Field(
+        "beat_mel", description="fused: log-mel and chroma side by side. beat_*: their mean over each beat. embedding: of a trained run's windows."
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="Of the stored numbers.")
+    n_fft: int = Field(2048, gt=1, description="FFT size in samples.")
+    hop_samples: int = Field(512, gt=0, description="Samples between frames.")
+    n_mels: int = Field(128, gt=0, description="Mel bands.")
+    run: Path | None = Field(None, description="embedding: run directory of the tagger.")
+
+
 class Layout(Settings):
     """Audio of the records."""
 
     sample_rate_hz: int = Field(16_000, gt=0, description="Rate the audio is resampled to.")
     chunk_s: float = Field(7.0, gt=0, description="Longest stretch of a training track in one record, in seconds.")
     stride_s: float = Field(3.0, gt=0, description="Greatest distance of two chunks; the widest window is chunk minus stride.")
+    payload: Literal["pcm16", "flac", "features"] = Field(
+        "pcm16", description="pcm16: samples. flac: the same samples in fewer bytes, decoded in the stream. features: sequences, no audio."
+    )
+    features: Features = Features()
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Layout:
         if self.stride_s >= self.chunk_s:
             raise ValueError(f"stride_s must be below chunk_s = {self.chunk_s:g}, got {self.stride_s:g}")
+        if self.payload != "features" and self.features != Features():
+            raise ValueError(f"features are for --payload features, got them with {self.payload}")
+        if self.payload == "features" and (self.features.kind == "embedding") != (self.features.run is not None):
+            raise ValueError(f"features.run must be given for the kind embedding and for no other, got {self.features.run} for {self.features.kind}")
         return self
 
     @property

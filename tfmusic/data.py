@@ -16,12 +16,14 @@ import tensorflow as tf
 
 from tfmusic import augment, schema
 from tfmusic.config import Experiment, InputError
+from tfmusic.files import RemotePath
 from tfmusic.frontend import LogMel
 
 READ_BUFFER_BYTES = 256 * 1024  # more costs copies and page faults; none is a little faster on a warm local disk only
 PARSED_TOGETHER = 16  # records; one call for each costs more than the parsing
 CROP, SHUFFLE, MASK, MIX = range(4)  # streams of random numbers, apart for equal seeds and indices
 STREAMS = 8
+BUCKET_FRAMES = [round(16 * 2 ** (step / 2)) for step in range(21)]  # bounds of the buckets of sequences, 16 to 16,384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,16 @@ class Track:
 
     id: str
     waveform: np.ndarray  # int16 (samples,)
+    labels: np.ndarray  # 0/1 (labels,)
+    targets: np.ndarray  # float32 (targets,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """A whole track of records that hold features."""
+
+    id: str
+    features: np.ndarray  # (frames, dims)
     labels: np.ndarray  # 0/1 (labels,)
     targets: np.ndarray  # float32 (targets,)
 
@@ -51,9 +63,11 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
     """Refuses records that the experiment's windows cannot be cut from, with the build line that mends it.
 
     Raises:
-        InputError: another sample rate, or a window wider than chunk minus stride.
+        InputError: features instead of audio, another sample rate, or a window wider than chunk minus stride.
     """
     layout, frontend = manifest.layout, experiment.frontend
+    if layout.payload == "features":
+        raise InputError(f"the records hold features ({layout.features.kind}), the experiment wants audio; build them with --payload pcm16")
     if layout.sample_rate_hz != frontend.sample_rate_hz:
         raise InputError(
             f"the records have {layout.sample_rate_hz} Hz, the experiment wants {frontend.sample_rate_hz} Hz; "
@@ -66,7 +80,7 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
         )
 
 
-def train_batches(directory: Path, manifest: schema.Manifest, experiment: Experiment, first_epoch: int = 0) -> tf.data.Dataset:
+def train_batches(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, first_epoch: int = 0) -> tf.data.Dataset:
     """Stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
 
     Args:
@@ -106,7 +120,7 @@ def train_batches(directory: Path, manifest: schema.Manifest, experiment: Experi
     return epochs.flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
 
 
-def windows(directory: Path, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor) -> tf.data.Dataset:
+def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor) -> tf.data.Dataset:
     """The random windows of one epoch: `crops_per_clip` of every training track, each start position of a track equally likely.
 
     Args:
@@ -122,13 +136,13 @@ def windows(directory: Path, manifest: schema.Manifest, experiment: Experiment, 
     seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
 
     def crop(index, block):
-        example = schema.parse(block, len(manifest.labels), len(manifest.targets))
+        example = schema.parse(block, len(manifest.labels), len(manifest.targets), ("payload",))
         starts = tf.maximum(example["samples"] - frontend.window_samples + 1, 1)
         low = example["part"] * starts // example["parts"]
         high = (example["part"] + 1) * starts // example["parts"]
         share = tf.cast(augment.hashed_uniform(_seeds(seed, CROP, index), 1)[:, 0], tf.float64)  # stateless_uniform takes one seed a call
         first = low + tf.cast(share * tf.cast(high - low, tf.float64), tf.int64) - example["start"]
-        window = schema.decode_window(example["audio"], first, frontend.window_samples, frontend.short)
+        window = schema.decode_window(example["payload"], first, frontend.window_samples, frontend.short, manifest.layout.payload)
         return window, tf.cast(example["labels"], tf.float32), index
 
     visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
@@ -151,7 +165,7 @@ def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.
     return tf.data.experimental.from_variant(variant, dataset.element_spec)
 
 
-def _visit(directory: Path, manifest: schema.Manifest, visit: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
+def _visit(directory: Path | RemotePath, manifest: schema.Manifest, visit: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
     """One chunk of every training track: the runs `visit mod parts` of all shards, in shuffled order, read several at a time."""
     rows = [(shard.file, runs) for shard in manifest.shards if shard.split == "train" for runs in shard.runs]
     files = tf.constant([str(directory / file) for file, _ in rows])
@@ -183,26 +197,99 @@ def _seeds(seed: tf.Tensor, stream: int, index: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.broadcast_to(key, tf.shape(index)), index * STREAMS + stream], axis=-1)
 
 
-def tracks(directory: Path, manifest: schema.Manifest, split: str) -> Iterator[Track]:
+def tracks(directory: Path | RemotePath, manifest: schema.Manifest, split: str) -> Iterator[Track]:
     """Whole tracks of the validation or test split, in the records' order.
 
     Raises:
-        InputError: the split is empty, or is the training split, whose tracks lie in chunks.
+        InputError: the split is empty, or is the training split, whose tracks lie in chunks, or the records hold features.
     """
     if split == "train":
         raise InputError("whole tracks are in the splits valid and test, got 'train'")
+    if manifest.layout.payload == "features":
+        raise InputError(f"{directory} holds features ({manifest.layout.features.kind}), not audio")
+    for example, waveform in _whole(directory, manifest, split):
+        yield Track(example["id"].decode(), waveform, example["labels"], example["targets"])
+
+
+def sequences(directory: Path | RemotePath, manifest: schema.Manifest, split: str) -> Iterator[Sequence]:
+    """Feature sequences of a split's tracks, in the records' order.
+
+    Raises:
+        InputError: the split is empty, or the records hold audio.
+    """
+    _check_features(directory, manifest)
+    for example, features in _whole(directory, manifest, split):
+        yield Sequence(example["id"].decode(), features, example["labels"], example["targets"])
+
+
+def sequence_batches(
+    directory: Path | RemotePath, manifest: schema.Manifest, batch_size: int, seed: int, epoch: tf.Tensor | int, shuffle_buffer: int = 1024
+) -> tf.data.Dataset:
+    """One epoch of training batches of feature sequences: every track once, sequences of about the same length together.
+
+    Tracks are shuffled, then dealt into buckets whose bounds grow by a factor of sqrt(2); a bucket that has a batch gives it out, and what is
+    left comes at the end in smaller batches, so the number of batches is the same in every epoch.
+
+    Args:
+        directory: of the records, whose payload is features.
+        manifest: of the records.
+        batch_size: sequences in a full batch `int > 0`.
+        seed: of the order.
+        epoch: number of the epoch, an int64 scalar.
+        shuffle_buffer: sequences shuffled together.
+
+    Returns:
+        ({"features": float32 `[shape=(batch, frames, dims)]` padded with 0 at the end, "mask": bool `[shape=(batch, frames)]`, False there},
+        labels float32 `[shape=(batch, labels)]`, targets float32 `[shape=(batch, targets)]`).
+
+    Raises:
+        InputError: there is no training track, or the records hold audio.
+    """
+    _check_features(directory, manifest)
+    manifest.split("train")
+    dims, dtype = manifest.feature_dims, tf.as_dtype(manifest.layout.features.dtype)
+    seed = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+
+    def parsed(record):
+        example = schema.parse(record, len(manifest.labels), len(manifest.targets), ("payload",))
+        features = tf.reshape(tf.cast(tf.io.decode_raw(example["payload"], dtype), tf.float32), [-1, dims])
+        mask = tf.ones(tf.shape(features)[:1], tf.bool)
+        return {"features": features, "mask": mask}, tf.cast(example["labels"], tf.float32), example["targets"]
+
+    records = _shuffle(_visit(directory, manifest, tf.constant(0, tf.int64), _seeds(seed, CROP, 0)), shuffle_buffer, _seeds(seed, SHUFFLE, 0))
+    batches = records.map(parsed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).bucket_by_sequence_length(
+        lambda inputs, *_: tf.shape(inputs["mask"])[0], BUCKET_FRAMES, [batch_size] * (len(BUCKET_FRAMES) + 1)
+    )
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def label_order(directory: Path | RemotePath, manifest: schema.Manifest, seed: int = 0) -> Iterator[np.ndarray]:
+    """Labels 0/1 `[shape=(labels,)]` of the training tracks in the order in which the first epoch reads them, before its shuffle buffer."""
+    key = _seeds(tf.constant([seed, 0], tf.int64), CROP, 0)
+    records = _visit(directory, manifest, tf.constant(0, tf.int64), key).batch(PARSED_TOGETHER)
+    parsed = records.map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ())["labels"])
+    with damage_named(directory):
+        yield from parsed.unbatch().as_numpy_iterator()
+
+
+def _whole(directory: Path | RemotePath, manifest: schema.Manifest, split: str) -> Iterator[tuple[dict, np.ndarray]]:
+    """Parsed record and payload of a split's tracks."""
     manifest.split(split)
     files = [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
     records = tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER_BYTES)
-    parsed = records.map(lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets)), num_parallel_calls=2)
+    parsed = records.map(lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "payload")), num_parallel_calls=2)
     with damage_named(directory):
         for example in parsed.prefetch(8).as_numpy_iterator():
-            waveform = np.frombuffer(example["audio"], "<i2")
-            yield Track(example["id"].decode(), waveform, example["labels"], example["targets"])
+            yield example, schema.unpack(example["payload"], manifest.layout, manifest.feature_dims)
+
+
+def _check_features(directory: Path | RemotePath, manifest: schema.Manifest) -> None:
+    if manifest.layout.payload != "features":
+        raise InputError(f"{directory} must hold features, got audio ({manifest.layout.payload}); build it with --payload features")
 
 
 @contextlib.contextmanager
-def damage_named(directory: Path) -> Iterator[None]:
+def damage_named(directory: Path | RemotePath) -> Iterator[None]:
     """A checksum that fails while records are read becomes a line that says where to look.
 
     Raises:

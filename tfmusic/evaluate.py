@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import audio, data, models, run, schema  # noqa: F401 (models registers the layers of a saved model)
+from tfmusic import audio, data, files, models, run, schema  # noqa: F401 (models registers the layers of a saved model)
 from tfmusic.config import Evaluation, FrontEnd, InputError
 from tfmusic.tasks import TASKS
 
@@ -100,11 +100,11 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
     """
     directory = Path(run_directory)
     info = run.read(directory)
-    manifest = schema.read_manifest(Path(records)) if records else records_of(directory, info)
+    manifest = schema.read_manifest(files.location(records)) if records else records_of(directory, info)
     if manifest.vocabulary_sha1 != info.vocabulary_sha1:
         raise InputError(f"{records} has another vocabulary than the run: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
-    return figures(scorer(load_best(directory)), Path(records or info.records), manifest, info, split)
+    return figures(scorer(load_best(directory)), files.location(records or info.records), manifest, info, split)
 
 
 def figures(score: Score, records: Path, manifest: schema.Manifest, info: run.RunInfo, split: str) -> dict:

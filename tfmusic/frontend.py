@@ -1,7 +1,8 @@
-"""Waveform to log-mel spectrogram: the one STFT of the project, used in training, evaluation and every exported file alike.
+"""Waveform to log-mel spectrogram or chroma: the one STFT of the project, used in training, evaluation and every exported file alike.
 
-`mel_matrix` builds the filters, `mel_power` is the spectrogram before the log, `LogMel` is the layer. A `tfmusic.config.FrontEnd` says
-everything about them; window and filters are rebuilt from it, so a saved model holds settings and no data.
+`mel_matrix` and `chroma_matrix` build the filters, `spectrum` is the STFT, `mel_power` and `chroma` are what the filters make of it,
+`LogMel` is the layer. A `tfmusic.config.FrontEnd` says everything about them; window and filters are rebuilt from it, so a saved model
+holds settings and no data.
 """
 
 from __future__ import annotations
@@ -74,7 +75,37 @@ def mel_matrix(config: FrontEnd) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-# --- waveform to mel power ----------------------------------------------------------------------------------------------------------------
+# --- chroma filters -----------------------------------------------------------------------------------------------------------------------
+CHROMA = 12  # pitch classes C, C sharp, ... B
+LOWEST_A_HZ, CENTRE_OCTAVES, WIDTH_OCTAVES = 27.5, 5, 2  # octaves are counted from the piano's lowest A
+
+
+def chroma_matrix(config: FrontEnd) -> np.ndarray:
+    """Filters that fold FFT bins onto the twelve pitch classes of 440 Hz tuning, computed in float64.
+
+    A bin at `s` semitones above the lowest A gives class `c` the share `exp(-2 (d / w)^2)`, d their distance around the circle of 12 and w
+    the distance to the next bin, at least a semitone. The shares of a bin have norm 1 times `exp(-((s / 12 - 5) / 2)^2 / 2)`: middle octaves
+    count most (Ellis, 2007). Equal to `librosa.filters.chroma(...)`, tuning 0.
+
+    Args:
+        config: the front end; n_fft and sample_rate_hz are read. Below n_fft = 2048 at 22,050 Hz low notes share their bins.
+
+    Returns:
+        Weights `[shape=(n_fft // 2 + 1, 12)]`, float32, from C upwards.
+    """
+    bins_hz = np.arange(1, config.n_fft // 2 + 2) * (config.sample_rate_hz / config.n_fft)
+    semitones = 12 * np.log2(bins_hz / LOWEST_A_HZ)
+    semitones = np.concatenate([semitones[:1] - 18, semitones])  # 0 Hz has no pitch: so far below that it spreads over all classes
+    width = np.maximum(np.diff(semitones), 1)[:, None]
+    semitones = semitones[:-1, None]
+    distance = np.remainder(semitones - (np.arange(CHROMA) - 9) + 6, 12) - 6  # C lies 9 semitones below A
+    weights = np.exp(-2 * (distance / width) ** 2)
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    weights *= np.exp(-0.5 * ((semitones / 12 - CENTRE_OCTAVES) / WIDTH_OCTAVES) ** 2)
+    return weights.astype(np.float32)
+
+
+# --- waveform to spectrum, mel power and chroma -------------------------------------------------------------------------------------------
 def hann(samples: int) -> np.ndarray:
     """Periodic Hann window `[shape=(samples,)]`, float64: one period of `(1 - cos) / 2`, without the closing zero of the symmetric one."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(samples) / samples)
@@ -104,22 +135,32 @@ TRANSFORMS = {"fft": _fft, "dft": _dft}  # config -> (frames -> real part, imagi
 @functools.lru_cache(maxsize=32)
 def _constants(config: FrontEnd, transform: str):
     """What `mel_power` needs of a configuration, computed once: the transform with its window, and the filters."""
-    return TRANSFORMS[transform](config), mel_matrix(config)
+    return _transform(config, transform), mel_matrix(config)
 
 
-def mel_power(waveform, config: FrontEnd, transform: str = "fft"):
-    """Mel spectrogram: power, or magnitude with `config.power == 1`, before the log.
+@functools.lru_cache(maxsize=32)
+def _transform(config: FrontEnd, transform: str):
+    return TRANSFORMS[transform](config)
+
+
+@functools.lru_cache(maxsize=32)
+def _chroma_filters(config: FrontEnd):
+    return chroma_matrix(config)
+
+
+def spectrum(waveform, config: FrontEnd, transform: str = "fft"):
+    """Squared magnitudes of the STFT, or magnitudes with `config.power == 1`.
 
     Args:
         waveform: samples in -1..1 `[shape=(batch, samples)]`.
-        config: the front end.
+        config: the front end; window, hop and padding are read.
         transform: `fft`, or `dft`: the same Fourier transform as a matrix product. It is slower here, and there for TFLite, whose FFT
             takes powers of two only and runs on no delegate.
 
     Returns:
-        float32 `[shape=(batch, frames, n_mels)]`.
+        float32 `[shape=(batch, frames, n_fft // 2 + 1)]`.
     """
-    to_spectrum, weights = _constants(config, transform)
+    to_spectrum = _transform(config, transform)
     frame_samples = config.frame_samples or config.n_fft
     waveform = tf.cast(waveform, tf.float32)
     if config.padding != "none":
@@ -131,7 +172,74 @@ def mel_power(waveform, config: FrontEnd, transform: str = "fft"):
     frames = tf.signal.frame(waveform, frame_samples, config.hop_samples)  # (batch, frames, samples)
     real, imaginary = to_spectrum(frames)  # (batch, frames, bins)
     power = tf.square(real) + tf.square(imaginary)  # tf.abs slows the whole layer by a third
-    return tf.tensordot(power if config.power == 2 else tf.sqrt(power), weights, 1)
+    return power if config.power == 2 else tf.sqrt(power)
+
+
+def mel_power(waveform, config: FrontEnd, transform: str = "fft"):
+    """Mel spectrogram: power, or magnitude with `config.power == 1`, before the log.
+
+    Args:
+        waveform: samples in -1..1 `[shape=(batch, samples)]`.
+        config: the front end.
+        transform: as in `spectrum`.
+
+    Returns:
+        float32 `[shape=(batch, frames, n_mels)]`.
+    """
+    return tf.tensordot(spectrum(waveform, config, transform), _constants(config, transform)[1], 1)
+
+
+def chroma(waveform, config: FrontEnd, transform: str = "fft"):
+    """Share of every pitch class, each frame scaled to a maximum of 1: `librosa.feature.chroma_stft(..., tuning=0)`.
+
+    Silence stays 0. Frames of next to nothing, such as dither, are scaled up like all others, as librosa does.
+
+    Args:
+        waveform: samples in -1..1 `[shape=(batch, samples)]`.
+        config: the front end; what concerns mel bands and the log is not read.
+        transform: as in `spectrum`.
+
+    Returns:
+        float32 in 0..1 `[shape=(batch, frames, 12)]`, from C upwards.
+    """
+    raw = tf.tensordot(spectrum(waveform, config, transform), _chroma_filters(config), 1)
+    peak = tf.reduce_max(raw, axis=-1, keepdims=True)
+    return raw / tf.where(peak < np.finfo(np.float32).tiny, 1.0, peak)
+
+
+# --- several resolutions to one number of frames ------------------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=32)
+def resizing_matrices(config: FrontEnd, samples: int) -> tuple[np.ndarray, ...]:
+    """For each resolution the weights that turn its frames into `config.frames` of them.
+
+    Output frame `j` stands at the same time in every channel: the times are equally spaced from the first to the last frame. An input
+    frame counts `1 - distance / width`, where positive, the width being a step of the coarser of both grids, so that shrinking averages over
+    all frames between; an image resize without antialiasing looks at two of them and skips the rest.
+
+    Args:
+        config: the front end.
+        samples: length of the waveform `int > 0`.
+
+    Returns:
+        float32 `[shape=(config.frames, frames of the resolution)]` for each; rows sum to 1.
+    """
+    times = []  # of the frames' centres, in samples
+    for one in config.channels:
+        first = one.frame_samples / 2 if config.padding == "none" else 0
+        times.append(first + one.hop_samples * np.arange(_count_frames(one, samples)))
+    resized = np.linspace(max(time[0] for time in times), min(time[-1] for time in times), config.frames)[:, None]
+    matrices = []
+    for one, time in zip(config.channels, times, strict=True):
+        width = max(one.hop_samples, resized[1, 0] - resized[0, 0])
+        weights = np.maximum(0, 1 - np.abs(resized - time) / width)
+        matrices.append((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+    return tuple(matrices)
+
+
+def _count_frames(config: FrontEnd, samples: int) -> int:
+    frame_samples = config.frame_samples or config.n_fft
+    padding = 0 if config.padding == "none" else frame_samples
+    return 1 + (samples + padding - frame_samples) // config.hop_samples
 
 
 # --- the layer ----------------------------------------------------------------------------------------------------------------------------
@@ -156,18 +264,27 @@ class LogMel(keras.layers.Layer):
     `hann window -> |STFT|^power -> mel filters -> log`, with the original of every preset as reference (tests/test_frontend.py). The same
     object serves tf.data, training, SavedModel and TFLite; it has no weights. An example's features depend on that example only.
 
+    With `resolutions_ms` that is done for each length of window: the log-mels are brought to the same frames (`resizing_matrices`), each is
+    normalised by itself if at all, and they are stacked. Half of every window overlaps the next unless `overlap` says otherwise; at 0 the window
+    is the hop, as in a report, and what lies between two frames is faded out of both. All share n_fft, to which short frames are padded with
+    zeros: that adds no detail, but bins. Of 128 Slaney bands at 16 kHz n_fft 512 leaves none empty, 256 leaves 13, and the 160 samples of a
+    10 ms frame would leave 32.
+
     Args:
         frontend: the settings, a `FrontEnd` or its dict.
         transform: `fft` or `dft`, see `mel_power`; equal to float32 rounding, so an export may choose.
 
     Input: waveform in -1..1 `[shape=(batch, samples)]`.
-    Output: `[shape=(batch, frames, n_mels)]`, float32; frames = 1 + samples // hop_samples where frames are centred.
+    Output: `[shape=(batch, frames, n_mels)]`, float32; frames = 1 + samples // hop_samples where frames are centred. With `resolutions_ms`
+        `[shape=(batch, frames, n_mels, resolutions)]`, frames as set.
 
     Raises:
-        ValueError: an unknown transform.
+        ValueError: an unknown transform; resolutions of a waveform whose number of samples the graph does not know.
 
     >>> LogMel(FrontEnd())(np.zeros((1, 48_000))).shape
     TensorShape([1, 188, 96])
+    >>> LogMel(FrontEnd(resolutions_ms=(10, 20, 30), frames=101))(np.zeros((1, 48_000))).shape
+    TensorShape([1, 101, 96, 3])
     """
 
     def __init__(self, frontend: FrontEnd | dict, transform: str = "fft", **kwargs):
@@ -176,19 +293,28 @@ class LogMel(keras.layers.Layer):
             raise ValueError(f"transform must be one of {list(TRANSFORMS)}, got {transform!r}")
         self.frontend = FrontEnd.model_validate(frontend)
         self.transform = transform
-        _constants(self.frontend, transform)  # an empty band warns here, not in the first step
+        _constants(self.frontend.channels[0], transform)  # an empty band warns here, not in the first step; all channels have the same
 
     def call(self, waveform):
-        log_mel = LOGS[self.frontend.log](mel_power(waveform, self.frontend, self.transform), self.frontend.floor)
-        return normalise_window(log_mel) if self.frontend.normalise == "window" else log_mel
+        log_mels = [LOGS[one.log](mel_power(waveform, one, self.transform), one.floor) for one in self.frontend.channels]
+        if self.frontend.resolutions_ms:
+            matrices = resizing_matrices(self.frontend, self._known(waveform.shape[-1]))
+            log_mels = [tf.matmul(matrix, log_mel) for matrix, log_mel in zip(matrices, log_mels, strict=True)]
+        if self.frontend.normalise == "window":  # before they are stacked: across channels TensorFlow's mean rounds a hundred times worse
+            log_mels = [normalise_window(log_mel) for log_mel in log_mels]
+        return tf.stack(log_mels, axis=-1) if self.frontend.resolutions_ms else log_mels[0]
 
     def compute_output_shape(self, input_shape):
         batch, samples = input_shape
+        if self.frontend.resolutions_ms:
+            self._known(samples)
+            return batch, self.frontend.frames, self.frontend.n_mels, len(self.frontend.resolutions_ms)
+        return batch, None if samples is None else _count_frames(self.frontend, samples), self.frontend.n_mels
+
+    def _known(self, samples: int | None) -> int:
         if samples is None:
-            return batch, None, self.frontend.n_mels
-        frame_samples = self.frontend.frame_samples or self.frontend.n_fft
-        padding = 0 if self.frontend.padding == "none" else frame_samples
-        return batch, 1 + (samples + padding - frame_samples) // self.frontend.hop_samples, self.frontend.n_mels
+            raise ValueError("waveform must have a known number of samples for resolutions_ms, got (batch, None)")
+        return samples
 
     def get_config(self):
         return {**super().get_config(), "frontend": self.frontend.model_dump(mode="json"), "transform": self.transform}

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from tfmusic import run, schema
+from tfmusic import files, run, schema
 from tfmusic.tasks import TASKS
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
@@ -57,7 +57,7 @@ def write(run_directory: Path | str) -> str:
         body.append(f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{_png(figure)}'>")
     body.append(f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>")
     page = f"<!doctype html><meta charset=utf-8><title>{html.escape(directory.name)}</title><style>{STYLE}</style>{''.join(body)}\n"
-    run.write_text(directory / run.REPORT, page)
+    files.write_text(directory / run.REPORT, page)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 

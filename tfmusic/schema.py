@@ -7,24 +7,35 @@ shares, so that one chunk drawn at random and one start drawn in its share is on
 
 A shard holds runs: run v of the tracks with K chunks has one chunk of each of those tracks. Pass v over the data reads run v mod K and
 nothing else, so a pass takes exactly one window from every track, reads about one chunk for it, and reads it in sequence. Runs are found
-by the byte offsets in the manifest; each file is also an ordinary TFRecord file. Validation and test tracks lie whole (K = 1).
+by the byte offsets in the manifest; each file is also an ordinary TFRecord file. Validation and test tracks, and sequences of features, lie
+whole (K = 1).
+
+A record's payload is int16 samples (pcm16), the same as a FLAC stream (flac), or a matrix of feature vectors (features). FLAC is decoded by
+tensorflow-io's operator where that loads (TensorFlow 2.16 and 2.17), else by libsndfile; both give the same samples.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import importlib.util
 import json
+import warnings
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from tfmusic import audio
 from tfmusic.config import InputError, Layout, Settings
+from tfmusic.files import RemotePath
 from tfmusic.labels import Vocabulary
 
 MANIFEST = "manifest.json"
 RECORD_FRAME_BYTES = 16  # a TFRecord frames each record with its length and two checksums
-FORMAT = 1  # of records and manifest together; another number is another layout
+FORMAT = 2  # of records and manifest together; another number is another layout
 
 
 class Runs(Settings):
@@ -67,10 +78,19 @@ class Manifest(Settings):
     splits: dict[str, Split]
     shards: tuple[Shard, ...]
     quarantined: int
+    feature_dims: int = 0  # length of a feature vector; 0: the records hold audio
+    merges: dict[str, str] = {}  # old label -> new one, as asked for
+    counts_before: dict[str, int] = {}  # clips with each label of the dataset before merging and choosing
 
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.labels)
+
+    @property
+    def label_counts(self) -> dict[str, int]:
+        """Tracks with each label over all splits, most frequent first."""
+        totals = {label: sum(split.label_counts[i] for split in self.splits.values()) for i, label in enumerate(self.labels)}
+        return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def sha1(self) -> str:
@@ -88,8 +108,12 @@ class Manifest(Settings):
         return self.splits[name]
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(directory: Path | RemotePath, sizes: bool = True) -> Manifest:
     """The manifest of a records directory, checked against the shards' presence and sizes.
+
+    Args:
+        directory: of the records.
+        sizes: whether the shards are looked at.
 
     Raises:
         InputError: it is missing, of another format, altered, or a shard is missing or of another size.
@@ -106,12 +130,20 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(f"{path}: format must be {FORMAT}, got {manifest.format}; {rebuild}")
     if manifest.vocabulary.sha1 != manifest.vocabulary_sha1:
         raise InputError(f"{path}: labels must match vocabulary_sha1 {manifest.vocabulary_sha1}, got {manifest.vocabulary.sha1}; {rebuild}")
-    for shard in manifest.shards:
-        found = directory / shard.file
-        size = found.stat().st_size if found.is_file() else None
-        if size != shard.bytes:
-            raise InputError(f"{found} must have {shard.bytes} bytes, got {size if size is not None else 'no such file'}; {rebuild}")
+    complaint = next(filter(None, (wrong_size(directory, shard) for shard in manifest.shards)), "") if sizes else ""
+    if complaint:
+        raise InputError(f"{complaint}; {rebuild}")
     return manifest
+
+
+def wrong_size(directory: Path | RemotePath, shard: Shard) -> str:
+    """What is wrong with a shard's size; nothing: an empty text."""
+    found = directory / shard.file
+    try:
+        size = found.stat().st_size
+    except OSError:
+        return f"{found} must have {shard.bytes} bytes, got no such file"
+    return "" if size == shard.bytes else f"{found} must have {shard.bytes} bytes, got {size}"
 
 
 def chunk_bounds(samples: int, layout: Layout) -> list[tuple[int, int]]:
@@ -137,15 +169,35 @@ def rotation(track_id: str) -> int:
     return int.from_bytes(hashlib.sha1(track_id.encode()).digest()[:4], "big")
 
 
+def bounds(samples: int, layout: Layout, split: str) -> list[tuple[int, int]]:
+    """`chunk_bounds` of what lies in chunks, one stretch for what lies whole."""
+    return chunk_bounds(samples, layout) if split == "train" and layout.payload != "features" else [(0, samples)]
+
+
 def encode(
-    track_id: str, group: str, chunk: np.ndarray, *, start: int, part: int, parts: int, samples: int, labels: np.ndarray, targets: np.ndarray
+    payload: bytes,
+    *,
+    track_id: str,
+    group: str,
+    split: str,
+    source_sha1: bytes,
+    origin: int,
+    start: int,
+    part: int,
+    parts: int,
+    samples: int,
+    labels: np.ndarray,
+    targets: np.ndarray,
 ) -> bytes:
     """One chunk as a serialised tf.train.Example.
 
     Args:
+        payload: int16 little-endian samples, a FLAC stream, or the bytes of a feature matrix.
         track_id: unique name of the track.
         group: artist or source; never in two splits.
-        chunk: int16 mono audio `[shape=(n,)]`.
+        split: the split it lies in.
+        source_sha1: of the bytes of the audio file it came from `20 bytes`.
+        origin: the track's first sample in that file, at the records' rate `0 <= int`.
         start: the chunk's first sample in the track `0 <= int`.
         part: the chunk's number `0 <= int < parts`.
         parts: chunks of the track `int > 0`.
@@ -160,64 +212,126 @@ def encode(
     def integers(values):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
-    def strings(*values):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    def string(value):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
     features = {
-        "id": strings(track_id.encode()),
-        "group": strings(group.encode()),
-        "audio": strings(chunk.astype("<i2", copy=False).tobytes()),
-        "position": integers([start, part, parts, samples]),
+        "id": string(track_id.encode()),
+        "group": string(group.encode()),
+        "split": string(split.encode()),
+        "source_sha1": string(source_sha1),
+        "payload": string(payload),
+        "position": integers([start, part, parts, samples, origin]),
         "labels": integers(labels),
         "targets": tf.train.Feature(float_list=tf.train.FloatList(value=targets)),
     }
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
 
 
-def parse(record: tf.Tensor, labels: int, targets: int) -> dict[str, tf.Tensor]:
-    """Inverse of `encode`, in a graph, for one record or a batch; the audio stays bytes until the window is cut (`decode_window`).
+STRINGS = ("id", "group", "split", "source_sha1", "payload")
+
+
+def parse(record: tf.Tensor, labels: int, targets: int, strings: Collection[str] = STRINGS) -> dict[str, tf.Tensor]:
+    """Inverse of `encode`, in a graph, for one record or a batch; the payload stays bytes until the window is cut (`decode_window`).
 
     Args:
         record: serialised records, strings `[shape=(...)]`.
         labels: size of the vocabulary.
         targets: number of regression targets.
+        strings: which of `STRINGS` are wanted; each costs time.
 
     Returns:
-        id, group, audio (strings), start, part, parts, samples (int64), each `[shape=(...)]`; labels (int64 `[shape=(..., labels)]`),
+        The strings, start, part, parts, samples, origin (int64), each `[shape=(...)]`; labels (int64 `[shape=(..., labels)]`),
         targets (float32 `[shape=(..., targets)]`).
     """
     example = tf.io.parse_example(
         record,
         {
-            "id": tf.io.FixedLenFeature([], tf.string),
-            "group": tf.io.FixedLenFeature([], tf.string),
-            "audio": tf.io.FixedLenFeature([], tf.string),
-            "position": tf.io.FixedLenFeature([4], tf.int64),
+            **{name: tf.io.FixedLenFeature([], tf.string) for name in strings},
+            "position": tf.io.FixedLenFeature([5], tf.int64),
             "labels": tf.io.FixedLenFeature([labels], tf.int64),
             "targets": tf.io.FixedLenFeature([targets], tf.float32),
         },
     )
-    start, part, parts, samples = tf.unstack(example.pop("position"), axis=-1)
-    return {**example, "start": start, "part": part, "parts": parts, "samples": samples}
+    start, part, parts, samples, origin = tf.unstack(example.pop("position"), axis=-1)
+    return {**example, "start": start, "part": part, "parts": parts, "samples": samples, "origin": origin}
 
 
-def decode_window(audio: tf.Tensor, first: tf.Tensor, samples: int, short: str) -> tf.Tensor:
-    """Cuts a window out of each record's audio bytes, without decoding the rest.
+def pack(chunk: np.ndarray, layout: Layout) -> bytes:
+    """Payload of int16 audio `[shape=(samples,)]`; `unpack` is its inverse."""
+    return audio.encode_flac(chunk, layout.sample_rate_hz) if layout.payload == "flac" else chunk.astype("<i2", copy=False).tobytes()
+
+
+def unpack(payload: bytes, layout: Layout, feature_dims: int = 0) -> np.ndarray:
+    """A payload's int16 samples `[shape=(samples,)]` or feature vectors `[shape=(frames, feature_dims)]`."""
+    if layout.payload == "features":
+        return np.frombuffer(payload, np.dtype(layout.features.dtype).newbyteorder("<")).reshape(-1, feature_dims)
+    return audio.decode_flac(payload) if layout.payload == "flac" else np.frombuffer(payload, "<i2")
+
+
+def decode_window(payload: tf.Tensor, first: tf.Tensor, samples: int, short: str, kind: str = "pcm16") -> tf.Tensor:
+    """Cuts a window out of each record's audio, without decoding what lies behind it.
 
     Args:
-        audio: int16 little-endian bytes, strings `[shape=(...)]`.
-        first: first sample of the window in the chunk, integers `[shape=(...)]`.
+        payload: of records, strings `[shape=(...)]`; of kind flac `[shape=(n,)]`.
+        first: first sample of the window in the chunk, integers of the same shape.
         samples: length of the window `int > 0`.
         short: "pad" with zeros at the end or "tile" when fewer samples are there.
+        kind: "pcm16" or "flac".
 
     Returns:
         int16 `[shape=(..., samples)]`.
     """
-    first = tf.convert_to_tensor(first)
-    piece = tf.strings.substr(audio, 2 * tf.cast(first, tf.int32), tf.fill(tf.shape(first), 2 * samples))
-    window = tf.io.decode_raw(piece, tf.int16, fixed_length=2 * samples)  # zeros behind a shorter one
+    first = tf.cast(first, tf.int32)
+    window, length = (flac_window() if kind == "flac" else _pcm_window)(payload, first, samples)
     if short == "tile":
-        length = tf.strings.length(piece)[..., None] // 2  # (..., 1)
-        repeated = tf.range(samples) % tf.maximum(length, 1)  # (..., samples)
+        repeated = tf.range(samples) % tf.maximum(length, 1)[..., None]  # (..., samples)
         window = tf.cond(tf.reduce_any(length < samples), lambda: tf.gather(window, repeated, batch_dims=first.shape.rank), lambda: window)
     return tf.ensure_shape(window, [*first.shape, samples])
+
+
+Window = tuple[tf.Tensor, tf.Tensor]  # int16 (..., samples), zeros behind a shorter one, and how many samples were there (...)
+
+
+def _pcm_window(payload: tf.Tensor, first: tf.Tensor, samples: int) -> Window:
+    piece = tf.strings.substr(payload, 2 * first, tf.fill(tf.shape(first), 2 * samples))
+    return tf.io.decode_raw(piece, tf.int16, fixed_length=2 * samples), tf.strings.length(piece) // 2
+
+
+@functools.cache
+def flac_window() -> Callable[[tf.Tensor, tf.Tensor, int], Window]:
+    """tensorflow-io's decoder where its operators load, else libsndfile's."""
+    if importlib.util.find_spec("tensorflow_io"):
+        # Beside another TensorFlow its import warns and a call fails; init_scope: the call runs, though a dataset's function may be traced just now.
+        broken = contextlib.suppress(ImportError, NotImplementedError, AttributeError, tf.errors.OpError)
+        with warnings.catch_warnings(action="ignore"), broken, tf.init_scope():
+            import tensorflow_io
+
+            tensorflow_io.audio.decode_flac(tf.constant(audio.encode_flac(np.zeros(4096, np.int16), 8000)), dtype=tf.int16)
+            return _flac_window_tensorflow_io
+    return _flac_window_soundfile
+
+
+def _flac_window_tensorflow_io(payload: tf.Tensor, first: tf.Tensor, samples: int) -> Window:
+    import tensorflow_io
+
+    def one(item):
+        stream, begin = item
+        piece = tensorflow_io.audio.decode_flac(stream, dtype=tf.int16)[begin : begin + samples, 0]
+        length = tf.shape(piece)[0]
+        return tf.pad(piece, [[0, samples - length]]), length
+
+    return tf.map_fn(one, (payload, first), fn_output_signature=(tf.TensorSpec([samples], tf.int16), tf.TensorSpec([], tf.int32)))
+
+
+def _flac_window_soundfile(payload: tf.Tensor, first: tf.Tensor, samples: int) -> Window:
+    def several(streams, begins):
+        windows, lengths = np.zeros((len(streams), samples), np.int16), np.zeros(len(streams), np.int32)
+        for row, (stream, begin) in enumerate(zip(streams, begins, strict=True)):
+            piece = audio.decode_flac(stream, begin + samples)[begin:]
+            lengths[row] = len(piece)
+            windows[row, : len(piece)] = piece
+        return windows, lengths
+
+    windows, lengths = tf.numpy_function(several, [payload, first], [tf.int16, tf.int32], stateful=False)
+    return tf.ensure_shape(windows, [None, samples]), tf.ensure_shape(lengths, [None])

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import callbacks, data, evaluate, models, run, schema
+from tfmusic import callbacks, data, evaluate, files, models, run, schema
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
@@ -37,15 +37,15 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
 
     >>> fit(recipes.tagging(), "data/records", "runs/first")  # doctest: +SKIP
     """
-    out, records = Path(out), Path(records)
+    out, records = Path(out), files.location(records)
     manifest = schema.read_manifest(records)
     _check(manifest, experiment)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
     experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})})
     out.mkdir(parents=True, exist_ok=True)
-    run.write_text(out / run.LABELS, manifest.vocabulary.text())
-    run.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
+    files.write_text(out / run.LABELS, manifest.vocabulary.text())
+    files.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
     return resume(out)
 
 
@@ -69,7 +69,7 @@ def resume(out: Path | str) -> Path:
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
     figures = {name: evaluate.figures(score, info.records, manifest, info, split) for name, split in (("validation", "valid"), ("test", "test"))}
-    run.write_json(out / run.METRICS, figures)
+    files.write_json(out / run.METRICS, figures)
     return out
 
 
@@ -108,8 +108,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     keras.utils.set_random_seed(settings.seed)
 
     frontend = LogMel(experiment.frontend)
-    frames, mels = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
-    shape, classes = (frames, mels), len(manifest.labels)
+    shape, classes = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:], len(manifest.labels)
     net = models.build(experiment.net, shape, classes, POLICIES[settings.precision])
     # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
     twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes)

@@ -2,9 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from records.datasets import csv, folders
-from records.datasets.clip import Clip, Source
+from records.datasets import csv, esc50, fma, folders, fsd50k, gtzan, magnatagatune, mtg_jamendo, nsynth
+from records.datasets.clip import Clip, Reader, Source
+from tfmusic.config import InputError
 
-READERS: dict[str, Callable[[Source], Iterator[Clip]]] = {"csv": csv.read, "folders": folders.read}
+READERS: dict[str, Reader] = {
+    "csv": csv.READER,
+    "esc50": esc50.READER,
+    "fma": fma.READER,
+    "folders": folders.READER,
+    "fsd50k": fsd50k.READER,
+    "gtzan": gtzan.READER,
+    "magnatagatune": magnatagatune.READER,
+    "mtg_jamendo": mtg_jamendo.READER,
+    "nsynth": nsynth.READER,
+}
+_OPTIONS = {"label_set": "label_sets", "protocol": "protocols"}  # field of Source -> field of Reader with its allowed values
+_PARTICULAR = ("metadata", "csv", "tags_column", "targets", "ontology")  # fields that only readers with them in `takes` look at
+
+
+def read(source: Source) -> Iterator[Clip]:
+    """Clips of a dataset.
+
+    Args:
+        source: label set and protocol may be none: the reader's first.
+
+    Raises:
+        InputError: no such dataset, label set or protocol, an option that the reader does not take, or a file that is missing or malformed.
+    """
+    reader = reader_of(source.dataset)
+    filled = {}
+    for field, allowed in _OPTIONS.items():
+        value, choices = getattr(source, field), getattr(reader, allowed)
+        if value is not None and value not in choices:
+            rule = f"one of {', '.join(choices)}" if choices else "left out"
+            raise InputError(f"--{field.replace('_', '-')} of {source.dataset} must be {rule}, got {value!r}")
+        filled[field] = value or (choices[0] if choices else None)
+    for field in _PARTICULAR:
+        if getattr(source, field) != Source.model_fields[field].default and field not in reader.takes:
+            raise InputError(f"--dataset {source.dataset} takes no --{field.replace('_', '-')}, got {getattr(source, field)}")
+    if not source.audio.is_dir():
+        raise InputError(f"--audio must be a folder, got {source.audio}")
+    return reader.read(source.model_copy(update=filled))
+
+
+def reader_of(dataset: str) -> Reader:
+    """The reader of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if dataset not in READERS:
+        raise InputError(f"--dataset must be one of {', '.join(READERS)}, got {dataset!r}")
+    return READERS[dataset]

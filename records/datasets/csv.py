@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator
 
-from records.datasets.clip import SPLITS, Clip, Source
+from records.datasets.clip import SPLITS, Clip, Reader, Source, table
 from tfmusic.config import InputError
 
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "": None, "training": "train", "val": "valid", "validation": "valid"}
@@ -19,22 +18,12 @@ def read(source: Source) -> Iterator[Clip]:
     their group unless a column says otherwise.
 
     Raises:
-        InputError: the csv or the audio folder is missing, a column is missing, or a cell is not what its column asks for.
+        InputError: the csv is missing, a column is missing, or a cell is not what its column asks for.
     """
     if source.csv is None:
         raise InputError("--dataset csv needs --csv FILE")
-    if not source.audio.is_dir():
-        raise InputError(f"--audio must be a folder, got {source.audio}")
-    try:
-        with open(source.csv, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, restval="")
-            missing = [name for name in ("path", source.tags_column, *source.targets) if name not in (rows.fieldnames or ())]
-            if missing:
-                raise InputError(f"{source.csv} must have the column {missing[0]!r}, got {', '.join(rows.fieldnames or ['nothing'])}")
-            for row in rows:
-                yield _clip(source, row, f"{source.csv} line {rows.line_num}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--csv must be a readable utf-8 csv file, got {source.csv}: {error}") from error
+    for line, row in table(source.csv, ("path", source.tags_column, *source.targets), "--csv must be a file of yours"):
+        yield _clip(source, row, f"{source.csv} line {line}")
 
 
 def _clip(source: Source, row: dict[str, str], where: str) -> Clip:
@@ -70,3 +59,6 @@ def _number(row: dict[str, str], column: str, where: str, rule: str = "", allowe
     if not (math.isfinite(value) and allowed(value)):
         raise InputError(f"{where}: {column} must be a number{' ' if rule else ''}{rule}, got {text!r}")
     return value
+
+
+READER = Reader(read, takes=("csv", "tags_column", "targets"))

@@ -5,7 +5,7 @@
 Equal on both sides: the same 29 s tracks as int16 at 16 kHz, windows of 59,049 samples at uniform random starts, one window of every track
 an epoch, batches of 16 of int16 windows and float32 labels, no worker processes. The peer is what PyTorch training loops do: a .npy file
 a track, np.load(mmap_mode="r") and a copied slice an item, in torch's DataLoader where torch is installed (with one
-thread, at which it is fastest), else in a loop that stacks 16 items, which takes the same CPU time. The floor is the copy of .118 MB a
+thread, at which it is fastest), else in a loop that stacks 16 items, which takes about the same CPU time. The floor is the copy of .118 MB a
 window out of the page cache.
 
 Three comparisons: `data.windows` batched; `data.train_batches` with its shuffle buffer and conversion to floats but without log-mel; and all
@@ -36,16 +36,11 @@ from tfmusic import augment, data, schema
 from tfmusic.config import Augment, Data, Experiment, Fit, FrontEnd, Layout, SpecAugment
 from tfmusic.frontend import LogMel
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
 RATE_HZ, BATCH, LABELS = 16_000, 16, 50
 FRONTEND = FrontEnd(window_s=59_049 / RATE_HZ, n_mels=128)
 AUGMENT = Augment(spec_augment=SpecAugment(probability=1.0), mixup_alpha=0.3)
 CURVE = ((5.7, 2.0), (7.0, 3.0), (8.0, 4.0), (12.0, 8.0), (64.0, 60.0))  # chunk, stride in s; the last holds any track whole
-PEER = "memmap, torch DataLoader" if torch else "memmap, numpy loop"
+PEER = f"memmap, {common.LOADER}"
 WAITING = 8  # batches that may have been made before the clock started
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -66,16 +61,20 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
     augmented = experiment.model_copy(update={"augment": AUGMENT})
     out = directory / "records"
     manifest = _build(source, out, Layout(sample_rate_hz=RATE_HZ))
+
+    def peer_batches() -> Iterator[Batch]:
+        return common.loader(windows_of(paths, labels), len(paths), BATCH)
+
     comparisons = [  # what, bars for windows/s and CPU-s, batches, ours, peer
-        ("windows, int16", (1.0, 1.0), sizes.batches, stream(out, manifest, experiment).as_numpy_iterator(), loader(paths, labels)),
-        ("windows, float32, shuffled", (1.0, 1.0), sizes.batches, iter(shuffled(out, manifest, experiment)), _floats(loader(paths, labels))),
+        ("windows, int16", (1.0, 1.0), sizes.batches, stream(out, manifest, experiment).as_numpy_iterator(), peer_batches()),
+        ("windows, float32, shuffled", (1.0, 1.0), sizes.batches, iter(shuffled(out, manifest, experiment)), _floats(peer_batches())),
         ("log-mel, SpecAugment, mixup", (1.5, None), sizes.batches // 4 or 1, iter(data.train_batches(out, manifest, augmented)),
-         _augmented(loader(paths, labels))),
+         _augmented(peer_batches())),
     ]  # fmt: skip
     rows = []
     for what, bars, batches, ours, peer in comparisons:
-        found = common.alternate({"ours": _measured(ours, batches), "peer": _measured(peer, batches)}, sizes.rounds)
-        rows += _rows(what, found["ours"], PEER, found["peer"], bars)
+        found = common.alternate({"ours": measured(ours, batches), "peer": measured(peer, batches)}, sizes.rounds)
+        rows += rows_of(what, found["ours"], PEER, found["peer"], bars)
     del comparisons, ours, peer
     shutil.rmtree(out)
     return rows + (_curve(source, directory, experiment, sizes) if sizes.curve else [])
@@ -94,27 +93,16 @@ def shuffled(directory: Path, manifest: schema.Manifest, experiment: Experiment)
         return data.train_batches(directory, manifest, experiment)
 
 
-def loader(paths: list[Path], labels: np.ndarray) -> Iterator[Batch]:
-    """The peer: batches of random slices of memory-mapped tracks, every track once an epoch in a new order."""
-
-    def item(index: int) -> Batch:
-        track = np.load(paths[index], mmap_mode="r")
-        first = random.integers(0, len(track) - FRONTEND.window_samples + 1)
-        return np.array(track[first : first + FRONTEND.window_samples]), labels[index]
-
+def windows_of(paths: list[Path], labels: np.ndarray) -> Callable[[int], Batch]:
+    """The peer's item: a random window of a memory-mapped track."""
     random = np.random.default_rng(0)
-    if torch:
-        torch.set_num_threads(1)  # with more, its copies of 0.1 MB go to a pool that spins: ten times the CPU time, and slower
-        tracks = type("Tracks", (torch.utils.data.Dataset,), {"__len__": lambda self: len(paths), "__getitem__": lambda self, index: item(index)})()
-        batches = torch.utils.data.DataLoader(tracks, batch_size=BATCH, shuffle=True, num_workers=0, drop_last=True)
-        while True:
-            for waveforms, y_true in batches:
-                yield waveforms.numpy(), y_true.numpy()
-    while True:
-        order = random.permutation(len(paths))
-        for first in range(0, len(order) - BATCH + 1, BATCH):
-            waveforms, y_true = zip(*map(item, order[first : first + BATCH]), strict=True)
-            yield np.stack(waveforms), np.stack(y_true)
+
+    def item(number: int) -> Batch:
+        track = np.load(paths[number], mmap_mode="r")
+        first = random.integers(0, len(track) - FRONTEND.window_samples + 1)
+        return np.array(track[first : first + FRONTEND.window_samples]), labels[number]
+
+    return item
 
 
 def _floats(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -137,17 +125,22 @@ def _augmented(batches: Iterator[Batch]) -> Iterator[Batch]:
         yield features_of(waveforms, labels, tf.constant(step, tf.int64))
 
 
-def _measured(batches: Iterator[Batch], count: int) -> Callable[[], dict[str, float]]:
-    """A function that takes `count` batches from the stream where it stands; what is built once is built here."""
+def measured(batches: Iterator[tuple], count: int) -> Callable[[], dict[str, float]]:
+    """A function that takes `count` batches from the stream where it stands; what is built once is built here.
+
+    Args:
+        batches: of tuples whose second part has a row for each window.
+        count: `int > 0`.
+    """
     for _ in range(2 * WAITING):
         next(batches)
 
     def once() -> dict[str, float]:
         for _ in range(WAITING):
             next(batches)
-        read = _bytes_read()
-        figures = common.clocked(lambda: [next(batches) and None for _ in range(count)])
-        windows = count * BATCH
+        read, sizes = _bytes_read(), []
+        figures = common.clocked(lambda: sizes.extend(len(next(batches)[1]) for _ in range(count)))
+        windows = sum(sizes)
         return {
             "rate": windows / figures["wall_s"],
             "cpu_s": 1000 * figures["cpu_s"] / windows,
@@ -157,9 +150,12 @@ def _measured(batches: Iterator[Batch], count: int) -> Callable[[], dict[str, fl
     return once
 
 
-def _rows(what: str, ours: dict, peer_name: str, peer: dict, bars: tuple[float | None, float | None]) -> list[common.Row]:
+def rows_of(
+    what: str, ours: dict, peer_name: str, peer: dict, bars: tuple[float | None, float | None] = (None, None), unit: str = "windows"
+) -> list[common.Row]:
+    """Speed and cost of two `measured` streams."""
     return [
-        common.compare(what, "windows/s", ours["rate"], peer_name, peer["rate"], higher=True, bar=bars[0]),
+        common.compare(what, f"{unit}/s", ours["rate"], peer_name, peer["rate"], higher=True, bar=bars[0]),
         common.compare(what, "CPU-s per 1,000", ours["cpu_s"], peer_name, peer["cpu_s"], higher=False, bar=bars[1]),
     ]
 
@@ -172,7 +168,7 @@ def _curve(source: Source, directory: Path, experiment: Experiment, sizes: Sizes
         manifest = _build(source, out, Layout(sample_rate_hz=RATE_HZ, chunk_s=chunk_s, stride_s=stride_s))
         name = f"chunk {chunk_s:g} s, stride {stride_s:g} s" if chunk_s < sizes.track_s else "whole tracks"
         rows.append(common.Row(f"{name}: storage", "of the audio", sum(shard.bytes for shard in manifest.shards) / plain_bytes))
-        runs[name] = _measured(stream(out, manifest, experiment).as_numpy_iterator(), sizes.batches)
+        runs[name] = measured(stream(out, manifest, experiment).as_numpy_iterator(), sizes.batches)
     for name, found in common.alternate(runs, sizes.rounds).items():
         for key, label, unit in (("mb", "read", "MB a window"), ("rate", "speed", "windows/s"), ("cpu_s", "cost", "CPU-s per 1,000")):
             rows.append(common.Row(f"{name}: {label}", unit, float(np.median(found[key]))))

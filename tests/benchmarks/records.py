@@ -5,7 +5,8 @@
 Equal on all sides: the same files (29 s, 44.1 kHz, stereo, MP3 and FLAC), warm in the page cache, to 16 kHz mono, soxr HQ. The peers read
 one file after the other and write nothing; the builder with one worker does the same and all the rest. The floor is decode + resample:
 soundfile.read, half the sum of the channels, soxr. All files are training clips, so the builder writes each about twice (chunks overlap). Shards
-are small here, so that few files make more shards than cores, as any real set does.
+are small here, so that few files make more shards than cores, as any real set does. `as flac` is the same build with --payload flac, held against
+the same floor, which encodes nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ import soxr
 
 from records.build import build
 from records.datasets.clip import Source
+from records.settings import Work
 from tests.benchmarks import common
 from tests.conftest import write_csv
+from tfmusic.config import Layout
 
 RATE_HZ, TO_HZ = 44_100, 16_000
+PCM, FLAC = (Layout(sample_rate_hz=TO_HZ, payload=payload) for payload in ("pcm16", "flac"))
 UNIQUE = 8  # synthesised files; the rest are links to them
 BARS = {"mp3": (0.85, 1.05), "flac": (0.85, 1.2)}  # against decode + resample, librosa.load
 SCALING_BAR = 1.8  # of two workers
@@ -52,6 +56,7 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
         runs = {
             "floor": functools.partial(_each, _decode_and_resample, paths),
             "one": functools.partial(_build, source, directory / "out", 1, sizes),
+            "flac": functools.partial(_build, source, directory / "out", 1, sizes, FLAC),
             "librosa": functools.partial(_each, functools.partial(librosa.load, sr=TO_HZ), paths),
         }
         if cores > 1:
@@ -66,6 +71,8 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
         for unit, speed in speeds.items():
             for peer, name, bar in (("floor", "decode + resample", floor_bar), ("librosa", "librosa.load", librosa_bar)):
                 rows.append(common.compare(f"records from {suffix}, 1 worker", unit, speed["one"], name, speed[peer], higher=True, bar=bar))
+            what = f"records from {suffix} as flac, 1 worker"
+            rows.append(common.compare(what, unit, speed["flac"], "decode + resample", speed["floor"], higher=True))
         if cores > 1:
             unit, what = "s of audio per s", f"records from {suffix}, {cores} workers"
             bar = SCALING_BAR if cores == 2 else None
@@ -96,10 +103,10 @@ def _each(function: Callable[[Path], object], paths: list[Path]) -> dict[str, fl
     return common.clocked(lambda: [function(path) is None for path in paths])
 
 
-def _build(source: Source, out: Path, workers: int, sizes: Sizes) -> dict[str, float]:
-    shard_bytes = max(1, round(SHARD_CLIPS * 2 * sizes.clip_s * 2 * TO_HZ))
+def _build(source: Source, out: Path, workers: int, sizes: Sizes, layout: Layout = PCM) -> dict[str, float]:
+    shard_mb = SHARD_CLIPS * 2 * sizes.clip_s * 2 * TO_HZ / 2**20
     with common.quiet():
-        figures = common.clocked(lambda: build(source, out, shard_bytes=shard_bytes, workers=workers))
+        figures = common.clocked(lambda: build(source, out, layout, work=Work(shard_mb=shard_mb, workers=workers)))
     shutil.rmtree(out)
     return figures
 

@@ -17,17 +17,17 @@ from tfmusic.models import cnn, resnet
 MODELS: dict[str, Callable[..., keras.Model]] = {"cnn2d": cnn.cnn2d, "short_chunk_res": resnet.short_chunk_res}
 
 
-def build(net: Net, input_shape: tuple[int, int], classes: int, policy: str = "float32") -> keras.Model:
+def build(net: Net, input_shape: tuple[int, ...], classes: int, policy: str = "float32") -> keras.Model:
     """The network a setting names, with fresh weights.
 
     Args:
         net: name, width and dropout.
-        input_shape: (frames, mels) of the features.
+        input_shape: (frames, mels) of the features, or (frames, mels, channels) of several resolutions.
         classes: number of logits `int > 0`.
         policy: Keras dtype policy of its layers, whatever the global one; weights and logits are float32 under each.
 
     Returns:
-        Features `[shape=(batch, frames, mels)]` to logits `[shape=(batch, classes)]`.
+        Features `[shape=(batch, *input_shape)]` to logits `[shape=(batch, classes)]`.
     """
     outer = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
+
+
+def as_image(features: keras.KerasTensor) -> keras.KerasTensor:
+    """Features `[shape=(batch, frames, mels)]` with a channel axis of one; those of several resolutions have theirs already."""
+    return features if len(features.shape) == 4 else ops.expand_dims(features, -1)
 
 
 def scaled(filters: int, width: float) -> int:

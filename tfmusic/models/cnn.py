@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import keras
-from keras import ops
 
-from tfmusic.models.blocks import BatchNormalization, scaled
+from tfmusic.models.blocks import BatchNormalization, as_image, scaled
 
 CNN2D = [  # filters, pool (frames, mels); 3x3, stride 1: (188, 96) -> (47, 24) -> (15, 8) -> (5, 2) -> (1, 1)
     (64, (4, 4)),
@@ -15,7 +14,7 @@ CNN2D = [  # filters, pool (frames, mels); 3x3, stride 1: (188, 96) -> (47, 24) 
 ]
 
 
-def cnn2d(input_shape: tuple[int, int], classes: int, width: float = 1.0, dropout: float = 0.0, layers=CNN2D) -> keras.Model:
+def cnn2d(input_shape: tuple[int, ...], classes: int, width: float = 1.0, dropout: float = 0.0, layers=CNN2D) -> keras.Model:
     """Convolution, batch normalization, ReLU and max pooling down to one vector, then a linear layer.
 
     299,892 trainable parameters at (188, 96) and 50 classes. A pool is cut to the size that is left, so shorter windows and fewer bands
@@ -23,17 +22,17 @@ def cnn2d(input_shape: tuple[int, int], classes: int, width: float = 1.0, dropou
     at 16 kHz, change nothing; of 72 = 4 * 3 * 3 * 2 all are heard.
 
     Args:
-        input_shape: (frames, mels).
+        input_shape: (frames, mels) or (frames, mels, channels).
         classes: number of logits `int > 0`.
         width: factor on the filters `float > 0`.
         dropout: before the linear layer `0 <= float < 1`.
         layers: rows (filters, (frames, mels) pooled).
 
     Returns:
-        Features `[shape=(batch, frames, mels)]` to logits `[shape=(batch, classes)]`.
+        Features `[shape=(batch, *input_shape)]` to logits `[shape=(batch, classes)]`.
     """
     features = keras.Input(input_shape, name="features")
-    x = BatchNormalization(name="input_norm")(ops.expand_dims(features, -1))  # (batch, frames, mels, 1)
+    x = BatchNormalization(name="input_norm")(as_image(features))  # (batch, frames, mels, channels)
     for number, (filters, pool) in enumerate(layers, start=1):
         x = keras.layers.Conv2D(scaled(filters, width), 3, padding="same", name=f"conv{number}")(x)
         x = BatchNormalization(name=f"norm{number}")(x)

@@ -1,0 +1,96 @@
+"""The same shards on Apache Beam: a pipeline over the names of the shards, each written by `build.write_shard` wherever the runner puts it.
+
+Audio and output must lie where every worker reaches them under the same path: a bucket or a shared mount. Beam counts clips, quarantined
+files and seconds of audio as metrics of the namespace `tfmusic`. What is finished when a job dies stays finished: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from tfmusic import files
+from tfmusic.config import InputError
+from tfmusic.files import RemotePath
+
+NAMESPACE = "tfmusic"
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+
+
+class WriteShard(beam.DoFn):
+    """Name of a shard to its note, with counters."""
+
+    def __init__(self, out: str):
+        self.out = out
+        self.clips, self.quarantined, self.shards, self.seconds = (
+            Metrics.counter(NAMESPACE, name) for name in ("clips", "quarantined", "shards", "seconds_of_audio")
+        )
+
+    def setup(self) -> None:
+        from records import build  # here, in the worker: TensorFlow is not for the job's graph
+
+        self.plan = build.read_plan(files.location(self.out))
+        self.write = build.write_shard
+
+    def process(self, name: str):
+        note = self.write(files.location(self.out), name, self.plan, self.clips.inc)
+        self.quarantined.inc(len(note["quarantine"]))
+        self.shards.inc()
+        self.seconds.inc(round(note["counts"]["seconds"]))
+        yield name
+
+
+def run(out: Path | RemotePath, names: list[str], options: str, workers: int) -> dict[str, int]:
+    """Writes shards on Beam and waits for the job.
+
+    Args:
+        out: directory of the build, with its plan.
+        names: of the shards.
+        options: of the Beam runner, as on a command line; none: the DirectRunner with `workers` processes.
+        workers: of the DirectRunner where the options do not say.
+
+    Returns:
+        The counters.
+
+    Raises:
+        InputError: the options are none that Beam knows, or the job failed.
+    """
+    settings = _settings(options, workers)
+    try:
+        pipeline = beam.Pipeline(options=settings)
+    except ValueError as error:
+        raise InputError(f"the Beam job could not be started: {' '.join(str(error).split())[:300]}") from error
+    _ = pipeline | beam.Create(names, reshuffle=True) | beam.ParDo(WriteShard(str(out.absolute())))
+    try:
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the finished shards are kept, the same command goes on") from None
+    except Exception as error:  # of any class, with the worker's traceback as its text
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise InputError(f"the Beam job failed, its finished shards are kept: {lines[-1].strip()[:300]}") from error
+    if state not in (None, "DONE"):
+        raise InputError(f"the Beam job ended as {state}, its finished shards are kept")
+    counters = {found.key.metric.name: found.result for found in result.metrics().query()["counters"] if found.key.metric.namespace == NAMESPACE}
+    print("beam:", ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in sorted(counters.items())))
+    return counters
+
+
+def _settings(options: str, workers: int) -> PipelineOptions:
+    try:
+        words = shlex.split(options)
+    except ValueError as error:
+        raise InputError(f"--beam-options must be one string of flags, got {options!r}: {error}") from error
+    stray = [word for word in words if not word.startswith("-")]
+    if stray:
+        raise InputError(f"--beam-options must be flags such as --runner=FlinkRunner, got {stray[0]!r}")
+    if "--default_sdk_harness_log_level" not in options:
+        words.append("--default_sdk_harness_log_level=WARNING")
+    runner = PipelineOptions(words).view_as(StandardOptions).runner
+    if runner in (None, *LOCAL_RUNNERS) and "--direct_num_workers" not in options:
+        words += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    return PipelineOptions(words)

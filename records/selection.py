@@ -1,0 +1,187 @@
+"""Which clips and labels of a dataset are built, and into which split each clip goes: pure functions between reader and builder."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from records.datasets.clip import SPLITS, Clip, Reader
+from records.settings import Selection
+from tfmusic.config import InputError
+
+SPLIT_SHARES = (0.8, 0.9)  # of the hash range: below is train, between is valid, above is test
+BAR = 40  # characters of the longest bar
+
+
+@dataclasses.dataclass(frozen=True)
+class Selected:
+    """What `select` took."""
+
+    clips: list[Clip]  # each with its split
+    labels: tuple[str, ...]  # in alphabetical order
+    merges: dict[str, str]  # old label -> new one
+    counts_before: dict[str, int]  # clips with each label of the dataset
+
+
+def select(clips: Iterable[Clip], selection: Selection, reader: Reader) -> Selected:
+    """The clips to build, with their splits.
+
+    Args:
+        clips: of the reader.
+        selection: what is asked for.
+        reader: its maps and how it splits.
+
+    Raises:
+        InputError: no clips, an id twice, a group in two splits, or a label or map that is not there.
+    """
+    clips = list(clips)
+    if not clips:
+        raise InputError("the dataset has no clips")
+    doubled = [clip_id for clip_id, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
+    if doubled:
+        raise InputError(f"every clip must be listed once, got {doubled[0]!r} {sum(c.id == doubled[0] for c in clips)} times")
+    before = label_counts(clips)
+    merges = parse_merges(selection.merge, reader.merges, before)
+    labels = _kept(label_counts(clips, merges), selection)
+    chosen = frozenset(labels)
+    clips = [dataclasses.replace(clip, labels=tuple(label for label in _merged(clip.labels, merges) if label in chosen)) for clip in clips]
+    if selection.labelled:
+        clips = [clip for clip in clips if clip.labels]
+    if selection.split_by == "official":
+        clips = with_splits(_parted(clips) if reader.divided else clips, reader.split_by)
+    else:
+        clips = with_splits([dataclasses.replace(clip, split=None) for clip in clips], selection.split_by)
+    if selection.subset:
+        first = {name: sorted((_hash(clip.id), clip.id) for clip in clips if clip.split == name)[: selection.subset] for name in SPLITS}
+        taken = {clip_id for members in first.values() for _, clip_id in members}
+        clips = [clip for clip in clips if clip.id in taken]
+    return Selected(clips, tuple(sorted(labels)), merges, before)
+
+
+def label_counts(clips: Iterable[Clip], merges: Mapping[str, str] = {}) -> dict[str, int]:  # noqa: B006 (read only)
+    """Clips with each label, most frequent first, equal ones by name."""
+    counts = collections.Counter(label for clip in clips for label in _merged(clip.labels, merges))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def parse_merges(given: Iterable[str], maps: Mapping[str, Mapping[str, str]], known: Iterable[str]) -> dict[str, str]:
+    """Old label to new one.
+
+    Args:
+        given: `old=new`, or names of maps.
+        maps: the reader's.
+        known: labels of the dataset.
+
+    Raises:
+        InputError: neither a map's name nor `old=new`, an old label that no clip has, or one that is to become two.
+    """
+    merges: dict[str, str] = {}
+    known = list(known)
+    for text in given:
+        if text in maps:
+            pairs = {old: new for old, new in maps[text].items() if old in known}
+        else:
+            old, equals, new = (part.strip() for part in text.partition("="))
+            if not (old and equals and new):
+                raise InputError(f"--merge must be old=new{''.join(f' or {name}' for name in maps)}, got {text!r}")
+            pairs = {_label(old, known, "--merge"): new}
+        for old, new in pairs.items():
+            if merges.setdefault(old, new) != new:
+                raise InputError(f"--merge: {old!r} must become one label, got {merges[old]!r} and {new!r}")
+    chained = [new for new in merges.values() if merges.get(new, new) != new]
+    if chained:
+        raise InputError(f"--merge: {chained[0]!r} must not be both a new label and an old one")
+    return merges
+
+
+def histogram(counts_before: Mapping[str, int], counts_after: Mapping[str, int], merges: Mapping[str, str]) -> str:
+    """Counts of the labels before and after merging, new labels with what went into them, as text with bars."""
+    rows = [(label, count, "before", merges.get(label, "")) for label, count in counts_before.items()]
+    rows += [(label, count, "after", "") for label, count in counts_after.items()]
+    width, most = max(len(row[0]) for row in rows), max(row[1] for row in rows)
+    lines = []
+    for when in ("before", "after"):
+        lines.append(f"labels {when} merging:")
+        for label, count, _, new in (row for row in rows if row[2] == when):
+            lines.append(f"  {label:{width}} {'█' * max(1, round(BAR * count / most))} {count}{f' -> {new}' if new else ''}")
+    return "\n".join(lines)
+
+
+def with_splits(clips: list[Clip], split_by: str = "group") -> list[Clip]:
+    """Clips in the reader's order, those without a split with one.
+
+    "group": a stable hash sends about 80 / 10 / 10 % of the groups to train / valid / test whatever else is in the set; when that leaves a
+    split of an unsplit set empty, the training groups with the highest hashes fill it. "stratified": the groups in the order of that hash
+    are dealt out so that each label (the first of a group's) has those shares.
+
+    Raises:
+        InputError: a group in two splits.
+    """
+    splits = (_stratified if split_by == "stratified" else _hashed)([clip for clip in clips if clip.split is None])
+    if all(clip.split is None for clip in clips):
+        for name in [name for name in SPLITS[:0:-1] if name not in splits.values()]:
+            train = sorted((group for group, split in splits.items() if split == "train"), key=_hash)
+            if len(train) > 1:
+                splits[train[-1]] = name
+    clips = [clip if clip.split else dataclasses.replace(clip, split=splits[clip.group]) for clip in clips]
+
+    homes: dict[str, str] = {}
+    for clip in clips:
+        if homes.setdefault(clip.group, clip.split) != clip.split:
+            raise InputError(f"a group must lie in one split, got {clip.group!r} in {homes[clip.group]} and {clip.split}; --split-by group mends it")
+    return clips
+
+
+def _parted(clips: list[Clip]) -> list[Clip]:
+    """Clips of which a group that the official splits divide is one group in each of them."""
+    homes = collections.defaultdict(set)
+    for clip in clips:
+        homes[clip.group].add(clip.split)
+    return [clip if len(homes[clip.group]) == 1 else dataclasses.replace(clip, group=f"{clip.group} ({clip.split})") for clip in clips]
+
+
+def _hashed(clips: list[Clip]) -> dict[str, str]:
+    return {group: SPLITS[sum(_hash(group) / 2**64 >= bound for bound in SPLIT_SHARES)] for group in {clip.group for clip in clips}}
+
+
+def _stratified(clips: list[Clip]) -> dict[str, str]:
+    """Per first label: groups in hash order fill train up to its share of the clips, then valid, then test."""
+    strata: dict[str, dict[str, int]] = collections.defaultdict(collections.Counter)  # first label of the group -> group -> clips
+    first_label: dict[str, str] = {}
+    for clip in clips:
+        strata[first_label.setdefault(clip.group, min(clip.labels, default=""))][clip.group] += 1
+    splits = {}
+    for groups in strata.values():
+        total, done = sum(groups.values()), 0
+        for group in sorted(groups, key=_hash):
+            middle = (done + groups[group] / 2) / total
+            splits[group] = SPLITS[sum(middle >= bound for bound in SPLIT_SHARES)]
+            done += groups[group]
+    return splits
+
+
+def _kept(counts: dict[str, int], selection: Selection) -> list[str]:
+    """Labels that stay."""
+    labels = [_label(tag, counts, "--tags") for tag in selection.tags] or list(counts)
+    labels = sorted(dict.fromkeys(labels), key=lambda label: (-counts[label], label))[: selection.top_tags]
+    return [label for label in labels if counts[label] >= selection.min_count]
+
+
+def _label(name: str, known: Iterable[str], flag: str) -> str:
+    known = list(known)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        raise InputError(f"{flag}: a label must be one that a clip has{f', perhaps {close[0]!r}' if close else ''}, got {name!r}")
+    return name
+
+
+def _merged(labels: tuple[str, ...], merges: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(merges.get(label, label) for label in labels)) if merges else labels
+
+
+def _hash(text: str) -> int:
+    """A stable 64-bit hash."""
+    return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8], "big")
