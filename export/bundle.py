@@ -210,7 +210,7 @@ def _card(info: run.RunInfo, manifest: schema.Manifest, rows: list[dict]) -> str
     return f"""# {info.experiment.recipe}
 
 {info.experiment.task.capitalize()} with {len(manifest.labels)} labels, made by tfmusic {VERSION} from records of the dataset reader
-`{manifest.dataset}`: {train.tracks} training clips ({train.seconds / 3600:.2f} h), {test.tracks} test clips.
+`{manifest.dataset}`: {train.tracks} training clips ({manifest.hours("train"):.2f} h), {test.tracks} test clips.
 
 Input: mono waveform in [-1, 1] at {frontend.sample_rate_hz} Hz, {frontend.window_samples} samples ({frontend.window_s:.3g} s); the log-mel is inside.
 Output: one score in [0, 1] for each line of labels.txt. A whole file is the mean over windows every {evaluation.hop_s:g} s.

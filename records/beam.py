@@ -40,7 +40,7 @@ class WriteShard(beam.DoFn):
         note = self.write(files.location(self.out), name, self.plan, self.clips.inc)
         self.quarantined.inc(len(note["quarantine"]))
         self.shards.inc()
-        self.seconds.inc(round(note["counts"]["seconds"]))
+        self.seconds.inc(round(note["counts"]["samples"] / self.plan.layout.sample_rate_hz))
         yield name
 
 

@@ -227,7 +227,7 @@ def write_shard(
     shard = schema.Shard(split=split, file=name, bytes=size, sha256=digest, runs=runs)
     counts = schema.Split(
         tracks=len(written),
-        seconds=sum(samples for _, samples in written) / plan.layout.sample_rate_hz,
+        samples=sum(samples for _, samples in written),
         unlabelled=sum(not labels.any() for labels, _ in written),
         label_counts=np.sum([labels for labels, _ in written], axis=0, dtype=int).tolist() if written else [0] * len(vocabulary),
     )
@@ -317,7 +317,7 @@ def _total(counts: list[dict], labels: int) -> schema.Split:
     """Sum of the counts of a split's shards."""
     return schema.Split(
         tracks=sum(part["tracks"] for part in counts),
-        seconds=round(sum(part["seconds"] for part in counts), 3),
+        samples=sum(part["samples"] for part in counts),
         unlabelled=sum(part["unlabelled"] for part in counts),
         label_counts=[sum(part["label_counts"][i] for part in counts) for i in range(labels)],
     )

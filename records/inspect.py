@@ -172,7 +172,7 @@ def _listen(track: _Track, part: int, samples: np.ndarray, layout: Layout) -> No
 def _wrong_counts(path: Path, name: str, split: schema.Split, members: list[_Track], counts: np.ndarray, manifest: schema.Manifest) -> list[str]:
     found = {
         "tracks": (len(members), split.tracks),
-        "seconds": (round(sum(track.samples for track in members) / manifest.layout.sample_rate_hz, 2), round(split.seconds, 2)),
+        "samples": (sum(track.samples for track in members), split.samples),
         "unlabelled": (sum(not track.labels.any() for track in members), split.unlabelled),
         "label_counts": (tuple(counts.tolist()), split.label_counts),
     }
@@ -233,7 +233,7 @@ def info(directory: Path | RemotePath) -> str:
         f"{len(manifest.shards)} shards, {sum(shard.bytes for shard in manifest.shards) / 1e6:.1f} MB; {manifest.quarantined} files quarantined",
     ]
     for name, split in manifest.splits.items():
-        lines.append(f"{name:6} {split.tracks:7} tracks  {split.seconds / 3600:8.2f} h  {split.unlabelled} without a label")
+        lines.append(f"{name:6} {split.tracks:7} tracks  {manifest.hours(name):8.2f} h  {split.unlabelled} without a label")
     lines.append(shuffle_quality(directory, manifest))
     if manifest.merges:
         lines.append(histogram(manifest.counts_before, manifest.label_counts, manifest.merges))

@@ -77,11 +77,17 @@ def test_a_tensorflow_io_that_cannot_be_imported_leaves_it_to_soundfile(monkeypa
     assert not caught  # a user who never asked for it need not read of it
 
 
-def test_operators_that_load_are_taken_even_when_asked_inside_a_dataset(install):
-    install(decode_flac)
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [(decode_flac, schema._flac_window_tensorflow_io), (lambda stream, dtype: tf.audio.decode_wav(stream), schema._flac_window_soundfile)],
+    ids=["works", "fails when it runs"],
+)
+def test_the_choice_is_made_by_running_even_when_a_dataset_asks(install, operator, expected):
+    """A function that is traced adds operators to its graph, whatever they would do."""
+    install(operator)
     chosen = []
     tf.data.Dataset.range(1).map(lambda number: (chosen.append(schema.flac_window()), number)[1])
-    assert chosen == [schema._flac_window_tensorflow_io]
+    assert chosen == [expected]
 
 
 @pytest.mark.parametrize("short", ["pad", "tile"])

@@ -118,7 +118,7 @@ def label_counts(manifest: schema.Manifest) -> Figure:
     left = [0] * len(order)
     for name, split in manifest.splits.items():
         counts = [split.label_counts[i] for i in order]
-        axes.barh([manifest.labels[i] for i in order], counts, left=left, label=f"{name} ({split.tracks} tracks, {split.seconds / 3600:.2f} h)")
+        axes.barh([manifest.labels[i] for i in order], counts, left=left, label=f"{name} ({split.tracks} tracks, {manifest.hours(name):.2f} h)")
         left = [before + count for before, count in zip(left, counts, strict=True)]
     axes.margins(y=0.01)
     axes.set(xlabel="tracks")

@@ -60,7 +60,7 @@ class Split(Settings):
     """Counts of one split, from what was really written."""
 
     tracks: int
-    seconds: float
+    samples: int  # of audio, each track counted once
     unlabelled: int  # tracks without any label
     label_counts: tuple[int, ...]  # in the vocabulary's order
 
@@ -85,6 +85,10 @@ class Manifest(Settings):
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.labels)
+
+    def hours(self, split: str) -> float:
+        """Length of a split's audio."""
+        return self.splits[split].samples / self.layout.sample_rate_hz / 3600
 
     @property
     def label_counts(self) -> dict[str, int]:
