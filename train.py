@@ -109,12 +109,13 @@ def demo_records(experiment: Experiment) -> Path:
     from records import demo
     from records.build import build
     from records.datasets.clip import Source
+    from tfmusic import schema
 
     print("records: the embedded demo collection, synthesised here; its scores mean nothing outside")
     listing = demo.write(DEMO)
     window_s, rate_hz = experiment.frontend.window_s, experiment.frontend.sample_rate_hz
     layout = Layout(sample_rate_hz=rate_hz, chunk_s=max(Layout().chunk_s, window_s + Layout().stride_s))
-    out = DEMO / f"records-v{demo.VERSION}-{layout.sample_rate_hz}-{layout.chunk_s:g}"
+    out = DEMO / f"records-v{demo.VERSION}.{schema.FORMAT}-{layout.sample_rate_hz}-{layout.chunk_s:g}"
     build(Source(dataset="csv", csv=listing, audio=listing.parent / "audio"), out, layout)
     return out
 

@@ -1,43 +1,48 @@
 """The same shards on Apache Beam: a pipeline over the names of the shards, each written by `build.write_shard` wherever the runner puts it.
 
 Audio and output must lie where every worker reaches them under the same path: a bucket or a shared mount. Beam counts clips, quarantined
-files and seconds of audio as metrics of the namespace `tfmusic`. What is finished when a job dies stays finished: the same command goes on.
+files, shards and seconds of audio as metrics of the namespace `tfmusic`. What is finished when a job dies stays finished: the same command
+goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import shlex
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-from tfmusic import files
+from records import build
+from tfmusic import cli, files
 from tfmusic.config import InputError
 from tfmusic.files import RemotePath
 
 NAMESPACE = "tfmusic"
-LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "PrismRunner")
+POLL_S = 1.0  # between looks at what is finished
 
 
 class WriteShard(beam.DoFn):
-    """Name of a shard to its note, with counters."""
+    """Name of a shard to itself, written, with counters."""
 
     def __init__(self, out: str):
         self.out = out
-        self.clips, self.quarantined, self.shards, self.seconds = (
-            Metrics.counter(NAMESPACE, name) for name in ("clips", "quarantined", "shards", "seconds_of_audio")
-        )
+        names = ("clips", "quarantined", "shards", "seconds_of_audio")
+        self.clips, self.quarantined, self.shards, self.seconds = (Metrics.counter(NAMESPACE, name) for name in names)
 
     def setup(self) -> None:
-        from records import build  # here, in the worker: TensorFlow is not for the job's graph
-
         self.plan = build.read_plan(files.location(self.out))
-        self.write = build.write_shard
 
     def process(self, name: str):
-        note = self.write(files.location(self.out), name, self.plan, self.clips.inc)
+        note = build.write_shard(files.location(self.out), name, self.plan, self.clips.inc)
         self.quarantined.inc(len(note["quarantine"]))
         self.shards.inc()
         self.seconds.inc(round(note["counts"]["samples"] / self.plan.layout.sample_rate_hz))
@@ -58,6 +63,7 @@ def run(out: Path | RemotePath, names: list[str], options: str, workers: int) ->
 
     Raises:
         InputError: the options are none that Beam knows, or the job failed.
+        KeyboardInterrupt: Ctrl-C; the finished shards are kept.
     """
     settings = _settings(options, workers)
     try:
@@ -65,9 +71,11 @@ def run(out: Path | RemotePath, names: list[str], options: str, workers: int) ->
     except ValueError as error:
         raise InputError(f"the Beam job could not be started: {' '.join(str(error).split())[:300]}") from error
     _ = pipeline | beam.Create(names, reshuffle=True) | beam.ParDo(WriteShard(str(out.absolute())))
+    local = settings.view_as(StandardOptions).runner in LOCAL_RUNNERS
     try:
-        result = pipeline.run()
-        state = result.wait_until_finish()
+        with _progress(out, names), _calm() if local else contextlib.nullcontext():
+            result = pipeline.run()
+            state = result.wait_until_finish()
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the finished shards are kept, the same command goes on") from None
     except Exception as error:  # of any class, with the worker's traceback as its text
@@ -80,6 +88,47 @@ def run(out: Path | RemotePath, names: list[str], options: str, workers: int) ->
     return counters
 
 
+@contextlib.contextmanager
+def _progress(out: Path | RemotePath, names: list[str]) -> Iterator[None]:
+    """A bar over shards, from the notes that workers leave: that works for every runner."""
+    stop = threading.Event()
+    with os.fdopen(os.dup(2), "w") as terminal, cli.progress(total=len(names), unit="shard", desc="beam", file=terminal) as bar:
+
+        def watch() -> None:
+            todo = set(names)
+            while todo and not stop.wait(POLL_S):
+                done = {name for name in todo if build.is_done(out, name)}
+                todo -= done
+                bar.update(len(done))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """Local runners tell a failure or Ctrl-C many times, from logs, threads and worker processes, each with a traceback; the exception that
+    `run` catches suffices. Worker processes inherit the file descriptor, so that is what is turned away."""
+    logger, hook = logging.getLogger("apache_beam"), threading.excepthook
+    level, outer = logger.level, os.dup(2)
+    logger.setLevel(logging.CRITICAL)
+    threading.excepthook = lambda _: None
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(outer, 2)
+            os.close(outer)
+            logger.setLevel(level)
+            threading.excepthook = hook
+
+
 def _settings(options: str, workers: int) -> PipelineOptions:
     try:
         words = shlex.split(options)
@@ -90,7 +139,8 @@ def _settings(options: str, workers: int) -> PipelineOptions:
         raise InputError(f"--beam-options must be flags such as --runner=FlinkRunner, got {stray[0]!r}")
     if "--default_sdk_harness_log_level" not in options:
         words.append("--default_sdk_harness_log_level=WARNING")
-    runner = PipelineOptions(words).view_as(StandardOptions).runner
-    if runner in (None, *LOCAL_RUNNERS) and "--direct_num_workers" not in options:
+    if "--runner" not in options:
+        words.append("--runner=DirectRunner")
+    if PipelineOptions(words).view_as(StandardOptions).runner in LOCAL_RUNNERS and "--direct_num_workers" not in options:
         words += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
     return PipelineOptions(words)

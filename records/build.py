@@ -57,6 +57,11 @@ class Plan(Settings):
     merges: dict[str, str]
     counts_before: dict[str, int]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Shards of each split, those that no clip fell into included."""
+        return {name.split("-")[0]: int(name.split("-")[-1].removesuffix(".tfrecord")) for name in self.shards}
+
 
 def build(
     source: Source,
@@ -109,7 +114,7 @@ def build(
     elif any(path.name not in (f".{PLAN}.tmp", PARTS) for path in out.iterdir()):  # what a kill while the plan is written leaves
         raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
     (out / PARTS).mkdir(exist_ok=True)
-    shards = _write_lists(selected.clips, _count_shards(selected.clips, layout, work.shard_mb, workers), out)
+    shards = _write_lists(selected.clips, plan.counts if plan else _count_shards(selected.clips, layout, work.shard_mb, workers), out)
     if not plan:
         plan = Plan(
             fingerprint=fingerprint,
@@ -125,7 +130,7 @@ def build(
         files.write_text(out / PLAN, plan.model_dump_json(indent=1))
     del selected  # the lists are on disk now
 
-    todo = [name for name in plan.shards if not _is_done(out, name)]
+    todo = [name for name in plan.shards if not is_done(out, name)]
     if work.runner == "beam":
         from records import beam
 
@@ -378,7 +383,7 @@ def _read_plan(out: Path | RemotePath) -> Plan | None:
     try:
         return Plan.model_validate_json((out / PLAN).read_text("utf-8"))
     except ValueError as error:
-        raise InputError(f"{out / PLAN} is damaged; delete {out} and build it again") from error
+        raise InputError(f"{out / PLAN} is damaged or of another version; delete {out} and build it again") from error
 
 
 def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: Vocabulary, work: Work, workers: int) -> str:
@@ -402,9 +407,12 @@ def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: 
 
 def _threaded(function: Callable[[Clip], Any], clips: list[Clip], workers: int) -> Iterator[Any]:
     """`map` in threads, in blocks: an executor's own map keeps a future for every item of 100,000."""
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         for first in range(0, len(clips), BLOCK_CLIPS):
             yield from pool.map(function, clips[first : first + BLOCK_CLIPS])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _hash(text: str) -> int:
@@ -444,7 +452,7 @@ def _removed(path: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _is_done(out: Path | RemotePath, name: str) -> bool:
+def is_done(out: Path | RemotePath, name: str) -> bool:
     """Whether a shard is there with a whole note about it."""
     try:
         note = json.loads(_note(out, name).read_text("utf-8"))

@@ -180,7 +180,7 @@ def test_a_finished_set_that_lost_a_shard_is_built_again(collection, records, tm
 
 def test_a_torn_plan_is_one_line(collection, tmp_path):
     (tmp_path / "plan.json").write_text('{"fing')
-    with pytest.raises(InputError, match="plan.json is damaged; delete"):
+    with pytest.raises(InputError, match="plan.json is damaged or of another version; delete"):
         build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection), tmp_path, LAYOUT)
 
 

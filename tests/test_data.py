@@ -97,6 +97,27 @@ def test_batches_do_not_depend_on_threads_or_the_process_seed_and_a_later_start_
     assert not np.array_equal(whole[0][0], whole[steps][0])
 
 
+@pytest.fixture(scope="module")
+def flac_records(collection, tmp_path_factory):
+    out = tmp_path_factory.mktemp("flac") / "records"
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",))
+    return out, build(source, out, LAYOUT.model_copy(update={"payload": "flac"}))
+
+
+@pytest.mark.parametrize("short", ["pad", "tile"])
+def test_flac_gives_the_windows_and_tracks_of_samples_in_fewer_bytes(records, flac_records, short):
+    experiment = EXPERIMENT.model_copy(update={"frontend": EXPERIMENT.frontend.model_copy(update={"short": short})})
+    plain = records, schema.read_manifest(records)
+    streams = [tf.data.Dataset.range(2).flat_map(lambda epoch, of=of: data.windows(*of, experiment, epoch)) for of in (plain, flac_records)]
+    for left, right in zip(*map(take, streams), strict=True):
+        for expected, found in zip(left, right, strict=True):
+            np.testing.assert_array_equal(expected, found)
+    for left, right in zip(*(data.tracks(*of, "test") for of in (plain, flac_records)), strict=True):
+        assert left.id == right.id
+        np.testing.assert_array_equal(left.waveform, right.waveform)
+    assert sum(shard.bytes for shard in flac_records[1].shards) < 0.9 * sum(shard.bytes for shard in plain[1].shards)
+
+
 def test_batches_mix_tracks_beyond_the_order_they_lie_in(records):
     manifest = schema.read_manifest(records)
 

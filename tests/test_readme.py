@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from records.datasets import READERS
 from tests.conftest import ROOT, tone
 from tfmusic import recipes
 
@@ -26,10 +27,23 @@ def test_flags_of_a_command_exist(command):
     program = words[:3] if words[0] == "-m" else words[:1]
     done = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    for flag in re.findall(r"--[a-z][\w.-]*", command):
+    for flag in re.findall(r"--[a-z][\w.-]*", re.sub(r'"[^"]*"', "", command)):
         assert flag in done.stdout, f"{command}: {flag}"
     recipe = re.search(r"--recipe (\w+)", command)
     assert recipe is None or recipe[1] in recipes.RECIPES
+
+
+@pytest.mark.parametrize("options", re.findall(r'--beam-options="([^"]*)"', README))
+def test_options_of_beam_are_ones_that_beam_knows(options):
+    pipeline_options = pytest.importorskip("apache_beam.options.pipeline_options")
+    known = pipeline_options.PipelineOptions(options.split()).get_all_options(drop_default=True)
+    assert {word.split("=")[0].lstrip("-") for word in options.split()} <= {*known}
+
+
+@pytest.mark.parametrize("dataset", [name for name, reader in READERS.items() if reader.label_sets])
+def test_the_datasets_and_their_options_are_named(dataset):
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| `{dataset}` |")]
+    assert all(name in line for name in READERS[dataset].label_sets)
 
 
 def test_files_of_the_map_exist():

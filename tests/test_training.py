@@ -14,8 +14,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tests.conftest import EXPERIMENT, ROOT
-from tfmusic import audio, data, evaluate, report, run, schema, training
-from tfmusic.config import InputError
+from tfmusic import audio, data, evaluate, models, report, run, schema, training
+from tfmusic.config import Augment, InputError, SpecAugment
 
 
 def test_a_run_leaves_all_that_is_needed_to_repeat_it(trained, records):
@@ -33,6 +33,17 @@ def test_a_run_leaves_all_that_is_needed_to_repeat_it(trained, records):
 def test_tones_are_learnt(trained):
     """High against low tones and noise: a net that learns separates them within 4 epochs; guessing is .5."""
     assert json.loads((trained / run.METRICS).read_text())["test"]["roc_auc"] > 0.9
+
+
+def test_log_mels_of_several_resolutions_are_computed_on_the_fly_and_learnt_from(records, tmp_path):
+    """Three channels from the same samples; the best model, loaded anew, takes the waveform."""
+    frontend = EXPERIMENT.frontend.model_copy(update={"n_fft": 512, "resolutions_ms": (10.0, 20.0, 30.0), "frames": 40})
+    masks = SpecAugment(probability=1.0, time_frames=5, mel_bands=3)
+    experiment = EXPERIMENT.model_copy(update={"frontend": frontend, "augment": Augment(spec_augment=masks, mixup_alpha=0.4)})
+    run_directory = training.fit(experiment, records, tmp_path / "run")
+    frontend_layer, net, _ = models.parts(evaluate.load_best(run_directory))
+    assert net.inputs[0].shape == (None, 40, 16, 3) and frontend_layer.frontend == frontend
+    assert evaluate.evaluate(run_directory)["roc_auc"] > 0.8
 
 
 def test_figures_are_scikit_learns_on_the_mean_over_windows_of_whole_tracks(trained, records):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class All(Settings):
-    """Runs every benchmark at its default size, about five minutes on two cores."""
+    """Runs every benchmark at its default size, about ten minutes on two cores."""
 
     readme: bool = pydantic.Field(False, description="Prints nothing but a Markdown table.")
     json_lines: common.JsonFlag = pydantic.Field(False, description="Prints nothing but one line of JSON an area.")

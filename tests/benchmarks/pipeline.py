@@ -1,4 +1,4 @@
-"""The training stream: windows a second and CPU-seconds per 1,000 windows, from a warm page cache.
+"""The training stream: windows a second and CPU-seconds per 1,000 windows, from a warm page cache and from a cold one.
 
 `python -m tests.benchmarks.pipeline`
 
@@ -12,12 +12,18 @@ Three comparisons: `data.windows` batched; `data.train_batches` with its shuffle
 of it (128 bands, SpecAugment, mixup), where the peer calls the same functions on each batch in one tf.function. A stream lives over all rounds, as
 in training: what is built and traced once is not in the figures, and each measurement drops its first batches, which were waiting.
 
+The cold rows are one epoch each from new streams, their start included, after the files were dropped from the page cache (Linux): what a set larger
+than the memory costs on this disk.
+
 The second table is the curve that the default chunk length was chosen from: the windows of a chunk minus stride of 3.7 s or more, against
 disk space and against what a window costs to read (bytes that passed through read(), which includes what read-ahead threw away).
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +82,9 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
         found = common.alternate({"ours": measured(ours, batches), "peer": measured(peer, batches)}, sizes.rounds)
         rows += rows_of(what, found["ours"], PEER, found["peer"], bars)
     del comparisons, ours, peer
+    if hasattr(os, "posix_fadvise"):
+        rows += _cold(lambda: stream(out, manifest, experiment).as_numpy_iterator(), [out / shard.file for shard in manifest.shards],
+                      peer_batches, paths, sizes)  # fmt: skip
     shutil.rmtree(out)
     return rows + (_curve(source, directory, experiment, sizes) if sizes.curve else [])
 
@@ -158,6 +167,24 @@ def rows_of(
         common.compare(what, f"{unit}/s", ours["rate"], peer_name, peer["rate"], higher=True, bar=bars[0]),
         common.compare(what, "CPU-s per 1,000", ours["cpu_s"], peer_name, peer["cpu_s"], higher=False, bar=bars[1]),
     ]
+
+
+def _cold(
+    ours: Callable[[], Iterator[Batch]], shards: list[Path], peer: Callable[[], Iterator[Batch]], paths: list[Path], sizes: Sizes
+) -> list[common.Row]:
+    """Rows of one epoch from files that are not in the page cache."""
+
+    def once(make: Callable[[], Iterator[Batch]], files: list[Path]) -> dict[str, float]:
+        for path in files:
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        batches = sizes.tracks // BATCH
+        figures = common.clocked(lambda: sum(len(batch[1]) for batch in itertools.islice(make(), batches)))
+        return {"rate": batches * BATCH / figures["wall_s"]}
+
+    os.sync()  # pages that are not on disk yet cannot be dropped
+    found = common.alternate({"ours": functools.partial(once, ours, shards), "peer": functools.partial(once, peer, paths)}, sizes.rounds)
+    return [common.compare("windows, int16, cold page cache", "windows/s", found["ours"]["rate"], PEER, found["peer"]["rate"], higher=True, bar=2.0)]
 
 
 def _curve(source: Source, directory: Path, experiment: Experiment, sizes: Sizes) -> list[common.Row]:
