@@ -95,6 +95,8 @@ def build(
     vocabulary = vocabulary or Vocabulary(selected.labels)
     if not any(clip.labels for clip in selected.clips) or not len(vocabulary):
         raise InputError(f"no clip of {source.csv or source.audio} has a label")
+    if layout.features.run:  # a worker of Beam may stand elsewhere
+        layout = layout.model_copy(update={"features": layout.features.model_copy(update={"run": layout.features.run.absolute()})})
     workers = work.workers or os.cpu_count() or 1
     made_here = not out.exists()
     out.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,18 @@
 """The training stream: what an epoch holds, that it is a function of the seed, and that every start position is equally likely."""
 
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
 from scipy import stats
 
+from records import inspect
 from records.build import build
 from records.datasets.clip import Source
 from tests.conftest import EXPERIMENT, LAYOUT, RATE_HZ, write_csv
+from tests.test_inspect import rewritten
 from tfmusic import data, schema
 from tfmusic.config import Augment, InputError, SpecAugment
 
@@ -116,6 +120,19 @@ def test_flac_gives_the_windows_and_tracks_of_samples_in_fewer_bytes(records, fl
         assert left.id == right.id
         np.testing.assert_array_equal(left.waveform, right.waveform)
     assert sum(shard.bytes for shard in flac_records[1].shards) < 0.9 * sum(shard.bytes for shard in plain[1].shards)
+
+
+def test_a_damaged_flac_stream_behind_a_right_checksum_is_one_line(flac_records, tmp_path):
+    def spoiled(examples):
+        for example in examples:
+            payload = example.features.feature["payload"].bytes_list.value
+            payload[0] = bytes(64) + payload[0][64:]
+        return examples
+
+    directory = rewritten(shutil.copytree(flac_records[0], tmp_path / "copy"), spoiled)
+    with pytest.raises(InputError, match="has a damaged shard.*records check"), data.damage_named(directory):
+        take(data.train_batches(directory, flac_records[1], EXPERIMENT))
+    assert any("a FLAC stream is damaged" in line for line in inspect.check(directory).errors)
 
 
 def test_batches_mix_tracks_beyond_the_order_they_lie_in(records):

@@ -12,8 +12,7 @@ Three comparisons: `data.windows` batched; `data.train_batches` with its shuffle
 of it (128 bands, SpecAugment, mixup), where the peer calls the same functions on each batch in one tf.function. A stream lives over all rounds, as
 in training: what is built and traced once is not in the figures, and each measurement drops its first batches, which were waiting.
 
-The cold rows are one epoch each from new streams, their start included, after the files were dropped from the page cache (Linux): what a set larger
-than the memory costs on this disk.
+The cold row is less than an epoch after the files were dropped from the page cache (Linux): what a set larger than the memory costs on this disk.
 
 The second table is the curve that the default chunk length was chosen from: the windows of a chunk minus stride of 3.7 s or more, against
 disk space and against what a window costs to read (bytes that passed through read(), which includes what read-ahead threw away).
@@ -22,7 +21,6 @@ disk space and against what a window costs to read (bytes that passed through re
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -83,8 +81,8 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
         rows += rows_of(what, found["ours"], PEER, found["peer"], bars)
     del comparisons, ours, peer
     if hasattr(os, "posix_fadvise"):
-        rows += _cold(lambda: stream(out, manifest, experiment).as_numpy_iterator(), [out / shard.file for shard in manifest.shards],
-                      peer_batches, paths, sizes)  # fmt: skip
+        shards = [out / shard.file for shard in manifest.shards]
+        rows.append(_cold(stream(out, manifest, experiment).as_numpy_iterator(), shards, peer_batches(), paths, sizes))
     shutil.rmtree(out)
     return rows + (_curve(source, directory, experiment, sizes) if sizes.curve else [])
 
@@ -169,22 +167,23 @@ def rows_of(
     ]
 
 
-def _cold(
-    ours: Callable[[], Iterator[Batch]], shards: list[Path], peer: Callable[[], Iterator[Batch]], paths: list[Path], sizes: Sizes
-) -> list[common.Row]:
-    """Rows of one epoch from files that are not in the page cache."""
+def _cold(ours: Iterator[Batch], shards: list[Path], peer: Iterator[Batch], paths: list[Path], sizes: Sizes) -> common.Row:
+    """Row of streams from files that are not in the page cache."""
+    batches = max(1, sizes.tracks // BATCH - WAITING)  # what is read twice is warm the second time
 
-    def once(make: Callable[[], Iterator[Batch]], files: list[Path]) -> dict[str, float]:
+    def dropped(files: list[Path], once: Callable[[], dict[str, float]]) -> dict[str, float]:
         for path in files:
             with open(path, "rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        batches = sizes.tracks // BATCH
-        figures = common.clocked(lambda: sum(len(batch[1]) for batch in itertools.islice(make(), batches)))
-        return {"rate": batches * BATCH / figures["wall_s"]}
+        return once()
 
     os.sync()  # pages that are not on disk yet cannot be dropped
-    found = common.alternate({"ours": functools.partial(once, ours, shards), "peer": functools.partial(once, peer, paths)}, sizes.rounds)
-    return [common.compare("windows, int16, cold page cache", "windows/s", found["ours"]["rate"], PEER, found["peer"]["rate"], higher=True, bar=2.0)]
+    runs = {
+        "ours": functools.partial(dropped, shards, measured(ours, batches)),
+        "peer": functools.partial(dropped, paths, measured(peer, batches)),
+    }
+    found = {name: figures["rate"] for name, figures in common.alternate(runs, sizes.rounds).items()}
+    return common.compare("windows, int16, cold page cache", "windows/s", found["ours"], PEER, found["peer"], higher=True, bar=2.0)
 
 
 def _curve(source: Source, directory: Path, experiment: Experiment, sizes: Sizes) -> list[common.Row]:
