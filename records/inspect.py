@@ -43,12 +43,17 @@ class _Track:
     origin: int
     samples: int
     parts: int
-    labels: np.ndarray
+    labelled: bool
     chunks: set[int] = dataclasses.field(default_factory=set)  # numbers of those that were read
     digests: dict[int, bytes] = dataclasses.field(default_factory=dict)  # of each stretch of its payload
     key: bytes = b""  # digest of the digests: equal for equal audio
     peak: int = 0
     full_scale: float = 0.0  # share of the samples
+
+    @property
+    def end(self) -> int:
+        """The sample behind its last in its source file."""
+        return self.origin + self.samples
 
 
 def check(directory: Path | RemotePath) -> Findings:
@@ -63,11 +68,12 @@ def check(directory: Path | RemotePath) -> Findings:
     """
     manifest = schema.read_manifest(directory, sizes=False)
     found, tracks, damaged = Findings(), [], set()
+    counts = {name: np.zeros(len(manifest.labels), int) for name in manifest.splits}
     for shard in cli.progress(manifest.shards, unit="shard", desc="check"):
         try:
             complaints = [schema.wrong_size(directory, shard) or _wrong_hash(directory, shard)]
             if not complaints[0].endswith("no such file"):
-                complaints += _read(directory, shard, manifest, tracks)
+                complaints += _read(directory, shard, manifest, tracks, counts[shard.split])
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, audio.AudioError) as error:
             complaints.append(f"{directory / shard.file} stops being readable: {' '.join(str(error).split())[:160]}")
         complaints = [complaint for complaint in complaints if complaint]
@@ -77,11 +83,10 @@ def check(directory: Path | RemotePath) -> Findings:
     found.tracks = len(tracks)
     for name, split in manifest.splits.items():
         members = [track for track in tracks if track.split == name]
-        counts = np.sum([track.labels for track in members], axis=0, dtype=int) if members else np.zeros(len(manifest.labels), int)
         if name not in damaged:
-            found.errors += _wrong_counts(directory / schema.MANIFEST, name, split, members, counts, manifest)
-        if members:
-            absent = [label for label, count in zip(manifest.labels, counts, strict=True) if not count]
+            found.errors += _wrong_counts(directory / schema.MANIFEST, name, split, members, counts[name])
+        if members and name not in damaged:
+            absent = [label for label, count in zip(manifest.labels, counts[name], strict=True) if not count]
             found.notes += [f"no track of {name} has the label {label!r}" for label in absent]
     found.errors += _doubled(tracks)
     found.errors += [f"the group {group!r} lies in {' and '.join(sorted(splits))}" for group, splits in _homes(tracks).items() if len(splits) > 1]
@@ -104,8 +109,8 @@ def _wrong_hash(directory: Path | RemotePath, shard: schema.Shard) -> str:
     return "" if digest == shard.sha256 else f"{directory / shard.file}: sha256 must be {shard.sha256}, got {digest}"
 
 
-def _read(directory: Path | RemotePath, shard: schema.Shard, manifest: schema.Manifest, tracks: list[_Track]) -> list[str]:
-    """Reads one shard, appends its tracks, and returns what is wrong with it."""
+def _read(directory: Path | RemotePath, shard: schema.Shard, manifest: schema.Manifest, tracks: list[_Track], counts: np.ndarray) -> list[str]:
+    """Reads one shard, appends its tracks, adds their labels to `counts`, and returns what is wrong with it."""
     path, layout = directory / shard.file, manifest.layout
     complaints, here, position = [], {}, 0
     places: dict[int, int] = {}  # byte offset -> parts of the track there
@@ -121,8 +126,9 @@ def _read(directory: Path | RemotePath, shard: schema.Shard, manifest: schema.Ma
             if track is None:
                 track = here[name] = _Track(
                     name, shard.split, record["group"].decode(), record["source_sha1"], int(record["origin"]),
-                    int(record["samples"]), parts, record["labels"],
+                    int(record["samples"]), parts, bool(record["labels"].any()),
                 )  # fmt: skip
+                counts += record["labels"]
             elif part in track.chunks:
                 complaints.append(f"{path}: the id {name!r} must be there once, got it twice")
                 continue
@@ -154,7 +160,7 @@ def _read(directory: Path | RemotePath, shard: schema.Shard, manifest: schema.Ma
         if len(track.chunks) != track.parts:
             complaints.append(f"{path}: {track.id!r} must have all {track.parts} chunks, got {len(track.chunks)}")
         track.key = hashlib.sha1(b"".join(digest for _, digest in sorted(track.digests.items()))).digest()
-        track.digests = {}
+        track.digests, track.chunks = {}, set()
     tracks += here.values()
     return complaints
 
@@ -169,11 +175,11 @@ def _listen(track: _Track, part: int, samples: np.ndarray, layout: Layout) -> No
         track.digests[number] = hashlib.sha1(np.ascontiguousarray(samples[start:end])).digest()
 
 
-def _wrong_counts(path: Path, name: str, split: schema.Split, members: list[_Track], counts: np.ndarray, manifest: schema.Manifest) -> list[str]:
+def _wrong_counts(path: Path, name: str, split: schema.Split, members: list[_Track], counts: np.ndarray) -> list[str]:
     found = {
         "tracks": (len(members), split.tracks),
         "samples": (sum(track.samples for track in members), split.samples),
-        "unlabelled": (sum(not track.labels.any() for track in members), split.unlabelled),
+        "unlabelled": (sum(not track.labelled for track in members), split.unlabelled),
         "label_counts": (tuple(counts.tolist()), split.label_counts),
     }
     return [f"{path}: {name} {field} must be {held}, got {said}" for field, (held, said) in found.items() if held != said]
@@ -200,17 +206,20 @@ def _same_audio(tracks: list[_Track], rate_hz: int) -> Iterator[tuple[str, bool]
     for track in tracks:
         first = equal.setdefault(track.key, track)
         if first is not track and first.id != track.id:
-            told.add((first.id, track.id))
+            told |= {(first.id, track.id), (track.id, first.id)}
             yield f"{first.id!r} ({first.split}) and {track.id!r} ({track.split}) are the same audio", first.split != track.split
     sources: dict[bytes, list[_Track]] = collections.defaultdict(list)
     for track in tracks:
         sources[track.source].append(track)
-    for members in sources.values():  # stretches of one file, in order; only neighbours in two splits can leak
-        members.sort(key=lambda track: (track.origin, track.id))
-        for left, right in zip(members, members[1:], strict=False):
-            shared = left.origin + left.samples - right.origin
-            if shared > 0 and left.split != right.split and left.id != right.id and (left.id, right.id) not in told:
-                yield f"{left.id!r} ({left.split}) and {right.id!r} ({right.split}) share {shared / rate_hz:.2f} s of one file", True
+    for members in sources.values():  # stretches of one file, by their beginning
+        furthest: dict[str, _Track] = {}  # of each split so far, the one that ends last
+        for track in sorted(members, key=lambda track: (track.origin, track.id)):
+            for split, other in furthest.items():
+                shared = min(other.end, track.end) - track.origin
+                if split != track.split and shared > 0 and (other.id, track.id) not in told:
+                    yield f"{other.id!r} ({split}) and {track.id!r} ({track.split}) share {shared / rate_hz:.2f} s of one file", True
+            if track.split not in furthest or track.end > furthest[track.split].end:
+                furthest[track.split] = track
 
 
 def info(directory: Path | RemotePath) -> str:

@@ -99,13 +99,14 @@ def test_the_same_audio_is_an_error_across_splits_and_a_note_within_one(tmp_path
 
 
 def test_stretches_of_one_file_that_overlap_across_splits_are_found(tmp_path):
+    """A short one lies between the two in the file; the last begins where the one before ends."""
     soundfile.write(tmp_path / "long.wav", tone(440, 4.0), RATE_HZ)
     rows = [
-        {"path": "long.wav", "tags": "a", "split": split, "group": split, "start_s": start_s, "duration_s": 1.5}
-        for split, start_s in (("train", 0), ("test", 1), ("valid", 2.5))
+        {"path": "long.wav", "tags": "a", "split": split, "group": split, "start_s": start_s, "duration_s": duration_s}
+        for split, start_s, duration_s in (("train", 0, 2), ("train", 0.2, 0.5), ("test", 1.5, 1), ("valid", 2.5, 1.5))
     ]
     build(Source(dataset="csv", csv=write_csv(tmp_path / "list.csv", rows), audio=tmp_path), tmp_path / "out", LAYOUT)
-    assert inspect.check(tmp_path / "out").errors == ["'long.wav@0.0' (train) and 'long.wav@1.0' (test) share 0.50 s of one file"]
+    assert inspect.check(tmp_path / "out").errors == ["'long.wav@0.0' (train) and 'long.wav@1.5' (test) share 0.50 s of one file"]
 
 
 def test_silence_and_clipping_are_noted(tmp_path):

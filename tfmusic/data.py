@@ -264,10 +264,12 @@ def sequence_batches(
 
 
 def label_order(directory: Path | RemotePath, manifest: schema.Manifest, seed: int = 0) -> Iterator[np.ndarray]:
-    """Labels 0/1 `[shape=(labels,)]` of the training tracks in the order in which the first epoch reads them, before its shuffle buffer."""
+    """Labels 0/1 int8 `[shape=(labels,)]` of the training tracks in the order in which the first epoch reads them, before its shuffle buffer."""
     key = _seeds(tf.constant([seed, 0], tf.int64), CROP, 0)
     records = _visit(directory, manifest, tf.constant(0, tf.int64), key).batch(PARSED_TOGETHER)
-    parsed = records.map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ())["labels"])
+    parsed = records.map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ())["labels"]).map(
+        lambda labels: tf.cast(labels, tf.int8)
+    )
     with damage_named(directory):
         yield from parsed.unbatch().as_numpy_iterator()
 

@@ -24,7 +24,7 @@ import soundfile
 
 from tests.benchmarks import common
 from tests.conftest import ROOT, write_csv
-from tfmusic import files
+from tfmusic import cli, files
 from tfmusic.config import InputError
 
 UNIQUE, CLIP_S, RATE_HZ = 8, 0.5, 16_000
@@ -42,12 +42,11 @@ class Sizes(common.Sizes):
     shard_mb: float = pydantic.Field(2, gt=0, description="About the size of a shard in MiB.")
     rounds: int = pydantic.Field(2, gt=0, description="Pairs; figures and ratios are medians over them.")
 
-    @pydantic.field_validator("clips")
-    @classmethod
-    def _grow(cls, clips: tuple[int, int]) -> tuple[int, int]:
-        if not 0 < clips[0] < clips[1]:
-            raise ValueError(f"clips must be two numbers, the second greater, got {clips[0]} and {clips[1]}")
-        return clips
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Sizes:
+        if not 0 < self.clips[0] < self.clips[1]:
+            raise ValueError(f"--clips must be two numbers, the second greater, got {self.clips[0]} and {self.clips[1]}")
+        return self
 
 
 def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
@@ -89,4 +88,4 @@ def _build_of(count: int, directory: Path, sizes: Sizes) -> Callable[[], dict[st
 
 
 if __name__ == "__main__":
-    common.run(Sizes, measure)
+    cli.main(lambda: common.run(Sizes, measure))

@@ -1,6 +1,6 @@
 """What each payload of the records costs: bytes a clip, and the training stream's speed and CPU time, from a warm page cache.
 
-`python -m tests.benchmarks.payloads` (`--audio DIR` for real files in place of synthesised music, which a codec finds easier than most)
+`python -m tests.benchmarks.payloads` (`--audio DIR` for real files in place of synthesised music, whose noise MP3 keeps at great cost)
 
 Bytes: the same 29 s clips as records (16 kHz mono; pcm16 and flac in chunks as the training split has them and whole as the others, features
 whole) and as source files in MP3 and FLAC at their own rate and channels, all against .npy files of the whole clips, int16 at 16 kHz. Record
@@ -30,7 +30,7 @@ from records.datasets.clip import AUDIO_SUFFIXES, Source
 from tests.benchmarks import common
 from tests.benchmarks.pipeline import BATCH, FRONTEND, LABELS, RATE_HZ, measured, rows_of, stream, windows_of
 from tests.conftest import write_csv
-from tfmusic import audio, data, files, schema
+from tfmusic import audio, cli, data, files, schema
 from tfmusic.config import Experiment, Features, Fit, InputError, Layout
 
 PAYLOADS = {  # name -> layout of the records
@@ -199,4 +199,4 @@ def _clip_bytes(manifest: schema.Manifest) -> float:
 
 
 if __name__ == "__main__":
-    common.run(Sizes, measure)
+    cli.main(lambda: common.run(Sizes, measure))
