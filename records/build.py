@@ -18,7 +18,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import mmap
 import os
 import tempfile
 import threading
@@ -247,16 +246,14 @@ def _write_runs(spool: BinaryIO, tracks: dict, temporary: Path, path: Path | Rem
     """The spooled records in the order of `schema`: run v has chunk (v + rotation) mod K of every track of K chunks."""
     runs, position = [], 0
     try:
-        # An empty file cannot be mapped.
-        memory = mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ) if tracks else contextlib.nullcontext()
-        with memory, tf.io.TFRecordWriter(str(temporary)) as writer:
+        with tf.io.TFRecordWriter(str(temporary)) as writer:
             for parts, members in sorted(tracks.items()):
                 offsets = []
                 for visit in range(parts):
                     offsets.append(position)
                     for rotation, places in members:
                         first, length = places[(visit + rotation) % parts]
-                        writer.write(memory[first : first + length])
+                        writer.write(os.pread(spool.fileno(), length, first))
                         position += length + schema.RECORD_FRAME_BYTES
                 runs.append(schema.Runs(parts=parts, tracks=len(members), offsets=offsets))
     except tf.errors.OpError as error:

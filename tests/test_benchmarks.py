@@ -31,7 +31,8 @@ def test_a_benchmark_ends_with_its_figures_as_json(area, capsys, monkeypatch):
     assert len(table) == 2 + len(result["rows"])  # machine, heads
     for row in result["rows"]:
         assert set(row) == {"what", "unit", "ours", "peer_name", "peer", "ratio", "bar"}
-        assert row["ours"] > 0 and (row["peer"] is None or row["peer"] > 0 and row["ratio"] > 0)
+        grows = row["unit"] == "bytes a clip"  # of a dozen clips: noise of either sign
+        assert (grows or row["ours"] > 0) and (row["peer"] is None or row["peer"] > 0 and row["ratio"] > 0)
     assert any(row["peer"] for row in result["rows"])
 
 

@@ -155,14 +155,22 @@ def encode_flac(waveform: np.ndarray, sample_rate_hz: int) -> bytes:
     return stream.getvalue()
 
 
-def decode_flac(stream: bytes, samples: int = -1) -> np.ndarray:
-    """The first samples of a FLAC stream of ours, -1: all; int16 `[shape=(<= samples,)]`.
+def decode_flac(stream: bytes, first: int = 0, samples: int = -1) -> np.ndarray:
+    """Samples of a FLAC stream of ours, which seeks exactly.
+
+    Args:
+        stream: what `encode_flac` made.
+        first: first sample `0 <= int <= length`.
+        samples: how many, as far as the stream goes; -1: all.
+
+    Returns:
+        int16 `[shape=(<= samples,)]`.
 
     Raises:
         AudioError: the stream is damaged.
     """
     try:
-        return soundfile.read(io.BytesIO(stream), samples, dtype="int16")[0]
+        return soundfile.read(io.BytesIO(stream), samples, start=first, dtype="int16")[0]
     except soundfile.LibsndfileError as error:
         raise AudioError(f"a FLAC stream is damaged: libsndfile stopped with {error.error_string!r}") from None
 

@@ -332,7 +332,7 @@ def _flac_window_soundfile(payload: tf.Tensor, first: tf.Tensor, samples: int) -
     def several(streams, begins):
         windows, lengths = np.zeros((len(streams), samples), np.int16), np.zeros(len(streams), np.int32)
         for row, (stream, begin) in enumerate(zip(streams, begins, strict=True)):
-            piece = audio.decode_flac(stream, begin + samples)[begin:]
+            piece = audio.decode_flac(stream, begin, samples)
             lengths[row] = len(piece)
             windows[row, : len(piece)] = piece
         return windows, lengths
