@@ -79,7 +79,7 @@ def check(directory: tyro.conf.Positional[Path], /) -> None:
     for line in found.errors:
         print(f"error: {line}", file=sys.stderr)
     if found.errors:
-        raise InputError(f"{directory}: {len(found.errors)} of the above must not be; build the records again")
+        raise InputError(f"{directory}: {len(found.errors)} errors; the command that built it, with --repair, writes damaged shards anew")
     print(f"{directory}: all {found.tracks} tracks as the manifest says, {len(found.notes)} notes")
 
 

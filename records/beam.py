@@ -19,13 +19,14 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineResult
 
 from records import build
 from tfmusic import cli, files
 from tfmusic.config import InputError
 from tfmusic.files import RemotePath
 
-NAMESPACE = "tfmusic"
+NAMESPACE, LOG = "tfmusic", "beam.log"
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "PrismRunner")
 POLL_S = 1.0  # between looks at what is finished
 
@@ -66,21 +67,28 @@ def run(out: Path | RemotePath, names: list[str], options: str, workers: int) ->
         KeyboardInterrupt: Ctrl-C; the finished shards are kept.
     """
     settings = _settings(options, workers)
+    (out / LOG).unlink(missing_ok=True)
     try:
         pipeline = beam.Pipeline(options=settings)
     except ValueError as error:
         raise InputError(f"the Beam job could not be started: {' '.join(str(error).split())[:300]}") from error
+    unknown = _unknown(settings)
+    if unknown and settings.view_as(StandardOptions).runner != "PortableRunner":  # whose job server may know more
+        raise InputError(f"--beam-options must be flags that Beam knows, got {', '.join(f'--{name}' for name in sorted(unknown))}")
     _ = pipeline | beam.Create(names, reshuffle=True) | beam.ParDo(WriteShard(str(out.absolute())))
-    local = settings.view_as(StandardOptions).runner in LOCAL_RUNNERS
+    local, result = settings.view_as(StandardOptions).runner in LOCAL_RUNNERS, None
     try:
-        with _progress(out, names), _calm() if local else contextlib.nullcontext():
+        with _progress(out, names), _calm(out) if local else contextlib.nullcontext():
             result = pipeline.run()
             state = result.wait_until_finish()
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the finished shards are kept, the same command goes on") from None
+        stopped = _cancelled(result) or local
+        more = "" if stopped else "; the job may still run: cancel it where it runs first"
+        raise KeyboardInterrupt(f"the finished shards are kept, the same command goes on{more}") from None
     except Exception as error:  # of any class, with the worker's traceback as its text
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise InputError(f"the Beam job failed, its finished shards are kept: {lines[-1].strip()[:300]}") from error
+        log = f"; {out / LOG} has the rest" if local and isinstance(out, Path) else ""
+        raise InputError(f"the Beam job failed, its finished shards are kept: {lines[-1].strip()[:300]}{log}") from error
     if state not in (None, "DONE"):
         raise InputError(f"the Beam job ended as {state}, its finished shards are kept")
     counters = {found.key.metric.name: found.result for found in result.metrics().query()["counters"] if found.key.metric.namespace == NAMESPACE}
@@ -95,11 +103,9 @@ def _progress(out: Path | RemotePath, names: list[str]) -> Iterator[None]:
     with os.fdopen(os.dup(2), "w") as terminal, cli.progress(total=len(names), unit="shard", desc="beam", file=terminal) as bar:
 
         def watch() -> None:
-            todo = set(names)
-            while todo and not stop.wait(POLL_S):
-                done = {name for name in todo if build.is_done(out, name)}
-                todo -= done
-                bar.update(len(done))
+            while not stop.wait(POLL_S):
+                with contextlib.suppress(OSError):
+                    bar.update(len(build.noted(out).intersection(names)) - bar.n)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -111,9 +117,9 @@ def _progress(out: Path | RemotePath, names: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _calm() -> Iterator[None]:
+def _calm(out: Path | RemotePath) -> Iterator[None]:
     """Local runners tell a failure or Ctrl-C many times, from logs, threads and worker processes, each with a traceback; the exception that
-    `run` catches suffices. Worker processes inherit the file descriptor, so that is what is turned away."""
+    `run` catches suffices. Worker processes inherit the file descriptor, so that is what is turned away, into a log when something fails."""
     logger, hook = logging.getLogger("apache_beam"), threading.excepthook
     level, outer = logger.level, os.dup(2)
     logger.setLevel(logging.CRITICAL)
@@ -122,11 +128,30 @@ def _calm() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except Exception as error:
+            held.seek(0)
+            if isinstance(out, Path):
+                files.write_text(out / LOG, held.read().decode("utf-8", "replace") or f"{error}\n")
+            raise
         finally:
             os.dup2(outer, 2)
             os.close(outer)
             logger.setLevel(level)
             threading.excepthook = hook
+
+
+def _cancelled(result: PipelineResult | None) -> bool:
+    """Stops a job that was begun; whether that worked."""
+    try:
+        return result is not None and result.cancel() is not None
+    except Exception as error:  # a runner that cannot, or that cannot be reached any more
+        logging.getLogger("apache_beam").warning("not cancelled: %s", error)
+        return False
+
+
+def _unknown(settings: PipelineOptions) -> set[str]:
+    """Names of the flags that no class of Beam's options declares."""
+    return {*settings.get_all_options(retain_unknown_options=True)} - {*settings.get_all_options()}
 
 
 def _settings(options: str, workers: int) -> PipelineOptions:

@@ -2,8 +2,9 @@
 
 A plan fixes the settings, how many shards each split has, and by a stable hash of the id which clips lie in each; it is written down in the
 output directory, so that a shard can be made by any process that is told its name: a thread here or a worker of Apache Beam elsewhere. A
-shard is written to a temporary name, renamed, and noted in a small file beside the plan; a kill loses only the shards in work, and the same
-command goes on. Its bytes depend on its clips and the settings alone, not on runner, workers or order.
+shard is written to a temporary name, renamed, and noted in a small file; a kill loses only the shards in work, and the same command goes on.
+Whoever writes a shard has temporary files of its own, so two that write the same one (Beam may try twice) do no harm. Its bytes depend on its
+clips and the settings alone, not on runner, workers or order.
 
 Local workers are threads: decoding, resampling, hashing and writing all release the interpreter's lock, and a thread starts without importing
 anything.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -31,15 +33,16 @@ import tensorflow as tf
 
 from records import datasets
 from records.datasets.clip import SPLITS, Clip, Source
-from records.selection import select
+from records.selection import Selected, select, stable_hash
 from records.settings import Selection, Work
 from tfmusic import audio, cli, files, run, schema
 from tfmusic.config import VERSION, InputError, Layout, Settings, printable
 from tfmusic.files import RemotePath
 from tfmusic.labels import Vocabulary
 
-PLAN, PARTS, QUARANTINE = "plan.json", "parts", "quarantine.csv"
+PLAN, PARTS, NOTES, QUARANTINE, LOCK = "plan.json", "parts", "notes.json", "quarantine.csv", ".lock"
 SMALLEST_SHARD_CLIPS, FEWEST_SHARDS = 32, 8  # a small split still gives every core work, down to shards of this many clips
+SAMPLE_BYTES = {"pcm16": 2, "flac": 1.2}  # about, of music
 BLOCK_CLIPS = 4096  # looked at together by threads
 
 
@@ -90,7 +93,7 @@ def build(
     if work.runner == "beam" and not importlib.util.find_spec("apache_beam"):
         raise InputError("--runner beam needs Apache Beam: pip install -r requirements/beam.txt")
     reader = datasets.reader_of(source.dataset)
-    selected = select(datasets.read(source), selection, reader)
+    selected = select(datasets.read(source), selection, reader, vocabulary and vocabulary.names)
     vocabulary = vocabulary or Vocabulary(selected.labels)
     if not any(clip.labels for clip in selected.clips) or not len(vocabulary):
         raise InputError(f"no clip of {source.csv or source.audio} has a label")
@@ -99,20 +102,28 @@ def build(
     workers = work.workers or os.cpu_count() or 1
     made_here = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(out):
+            return _build(source, out, layout, vocabulary, selected, work, workers)
+    except InputError:
+        if made_here and isinstance(out, Path) and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _build(
+    source: Source, out: Path | RemotePath, layout: Layout, vocabulary: Vocabulary, selected: Selected, work: Work, workers: int
+) -> schema.Manifest:
+    """`build`, when nobody else is at it."""
     plan = _read_plan(out)
     fingerprint = _fingerprint(selected.clips, source, layout, vocabulary, work, workers)
     if plan:
         if plan.fingerprint != fingerprint:
             raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
-        if (out / schema.MANIFEST).is_file():
-            try:
-                manifest = schema.read_manifest(out)
-                print(f"{out} is complete already")
-                return manifest
-            except InputError as error:
-                print(f"{error}; building it again")
-                (out / schema.MANIFEST).unlink()
-    elif any(path.name not in (f".{PLAN}.tmp", PARTS) for path in out.iterdir()):  # what a kill while the plan is written leaves
+        if (out / schema.MANIFEST).is_file() and not _reopened(out, work.repair):
+            print(f"{out} is complete already")
+            return schema.read_manifest(out)
+    elif any(not path.name.startswith((f".{PLAN}.", PARTS, LOCK)) for path in out.iterdir()):  # what a kill while the plan is written leaves
         raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
     (out / PARTS).mkdir(exist_ok=True)
     shards = _write_lists(selected.clips, plan.counts if plan else _count_shards(selected.clips, layout, work.shard_mb, workers), out)
@@ -138,7 +149,7 @@ def build(
         beam.run(out, todo, work.beam_options, workers)
     else:
         _run_local(out, plan, shards, todo, workers)
-    return _finish(out, plan, made_here)
+    return _finish(out, plan, work.max_quarantined)
 
 
 def convert(clip: Clip, layout: Layout, vocabulary: Vocabulary, min_s: float = 0.0) -> list[tuple[int, bytes]]:
@@ -156,7 +167,8 @@ def convert(clip: Clip, layout: Layout, vocabulary: Vocabulary, min_s: float = 0
     Raises:
         AudioError: the file cannot be used.
     """
-    waveform = audio.load(clip.path, layout.sample_rate_hz, clip.start_s, clip.duration_s, min_s)
+    file, source_sha1 = _opened(clip.path)
+    waveform = audio.load(file, layout.sample_rate_hz, clip.start_s, clip.duration_s, min_s)
     if layout.payload == "features":
         from records import features
 
@@ -169,7 +181,7 @@ def convert(clip: Clip, layout: Layout, vocabulary: Vocabulary, min_s: float = 0
         (
             len(waveform),
             schema.encode(
-                payload, track_id=clip.id, group=clip.group, split=clip.split, source_sha1=_source_sha1(clip.path),
+                payload, track_id=clip.id, group=clip.group, split=clip.split, source_sha1=source_sha1,
                 origin=round(clip.start_s * layout.sample_rate_hz), start=start, part=part, parts=len(payloads), samples=len(waveform),
                 labels=labels, targets=targets,
             ),
@@ -204,18 +216,25 @@ def write_shard(
 
     Returns:
         Counts and quarantine of the shard, as noted; none when stopped.
+
+    Raises:
+        InputError: a file could not be read for a reason outside it, or the shard could not be written.
     """
     vocabulary, quarantine = Vocabulary(plan.labels), []
     written: list[tuple[np.ndarray, int]] = []  # labels and samples of each track
     tracks: dict[int, list[tuple[int, list[tuple[int, int]]]]] = collections.defaultdict(list)  # by chunks: rotation, place of each record
     split = name.split("-")[0]
-    with _workspace(out) as folder, _removed(folder / f".{name}.tmp") as temporary, _removed(folder / f".{name}.spool") as spooled:
+    # Local temporary files lie where a rename can publish them; a bucket takes an upload from the system's own.
+    with tempfile.TemporaryDirectory(dir=None if isinstance(out, RemotePath) else out / PARTS, ignore_cleanup_errors=True) as folder:
+        temporary, spooled = Path(folder) / "shard", Path(folder) / "spool"
         with open(spooled, "wb") as spool:  # in order of clips; memory holds one track, not the shard
             for clip in _read_list(out, name):
                 if stop is not None and stop.is_set():
                     return None
                 try:
                     samples, records = zip(*convert(clip, plan.layout, vocabulary, plan.min_s), strict=True)
+                except audio.UnreadableError as error:
+                    raise InputError(f"{error}; the finished shards are kept, the same command goes on") from error
                 except audio.AudioError as error:
                     quarantine.append({"id": clip.id, "path": printable(clip.path), "reason": str(error)})
                 else:
@@ -280,17 +299,28 @@ def _run_local(out: Path | RemotePath, plan: Plan, clips: dict[str, int], todo: 
             future.result()
 
 
-def _finish(out: Path | RemotePath, plan: Plan, made_here: bool) -> schema.Manifest:
+def _finish(out: Path | RemotePath, plan: Plan, max_quarantined: float) -> schema.Manifest:
     """From the notes of all shards to the manifest."""
+    missing = [name for name in plan.shards if not is_done(out, name)]
+    if missing:
+        raise InputError(f"{len(missing)} of {len(plan.shards)} shards are missing, {out / missing[0]} for one; the same command goes on")
     parts = [json.loads(_note(out, name).read_text("utf-8")) for name in plan.shards]
     quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
     if not any(part["counts"]["tracks"] for part in parts):
         for path in (out / PLAN, *(out / name for name in plan.shards)):
             path.unlink(missing_ok=True)
         files.remove_tree(out / PARTS)
-        if made_here:
-            out.rmdir()
         raise InputError(f"no clip could be read; the first of {len(quarantine)}: {quarantine[0]['path']}: {quarantine[0]['reason']}")
+    files.write_csv(out / QUARANTINE, quarantine, ["id", "path", "reason"])
+    clips = len(quarantine) + sum(part["counts"]["tracks"] for part in parts)
+    if len(quarantine) > max_quarantined * clips:
+        for name, part in zip(plan.shards, parts, strict=True):
+            if part["quarantine"]:
+                _note(out, name).unlink()
+        raise InputError(
+            f"{len(quarantine)} of {clips} clips could not be used, the first: {quarantine[0]['reason']}; see {out / QUARANTINE}. "
+            "The same command tries them again; a higher --max-quarantined goes without them"
+        )
     feature_dims = 0
     if plan.layout.payload == "features":
         from records import features
@@ -311,7 +341,7 @@ def _finish(out: Path | RemotePath, plan: Plan, made_here: bool) -> schema.Manif
         merges=plan.merges,
         counts_before=plan.counts_before,
     )
-    files.write_csv(out / QUARANTINE, quarantine, ["id", "path", "reason"])
+    files.write_text(out / NOTES, json.dumps(dict(zip(plan.shards, parts, strict=True))))
     files.write_text(out / schema.MANIFEST, manifest.model_dump_json(indent=1))
     files.remove_tree(out / PARTS)
     return manifest
@@ -330,6 +360,8 @@ def _total(counts: list[dict], labels: int) -> schema.Split:
 # --- the plan ---------------------------------------------------------------------------------------------------------------------------
 def _count_shards(clips: list[Clip], layout: Layout, shard_mb: float, workers: int) -> dict[str, int]:
     """Shards per split, from the durations in the files' headers; a file without a readable one counts nothing here."""
+    if layout.payload == "features":
+        from records import features
 
     def size(clip: Clip) -> int:
         try:
@@ -337,7 +369,9 @@ def _count_shards(clips: list[Clip], layout: Layout, shard_mb: float, workers: i
         except audio.AudioError:
             return 0
         samples = round(max(duration_s, 0) * layout.sample_rate_hz)
-        return 2 * sum(end - start for start, end in schema.bounds(samples, layout, clip.split))
+        if layout.payload == "features":
+            return features.estimated_bytes(samples, layout.sample_rate_hz, layout.features)
+        return round(SAMPLE_BYTES[layout.payload] * sum(end - start for start, end in schema.bounds(samples, layout, clip.split)))
 
     sizes = list(cli.progress(_threaded(size, clips, workers), total=len(clips), unit="header", desc="plan"))
     shards = {}
@@ -352,7 +386,7 @@ def _write_lists(clips: list[Clip], shards: dict[str, int], out: Path | RemotePa
     """Writes the list of each shard's clips, in a stable order that keeps an artist's clips apart; returns their number by the shard's name."""
     members: dict[str, list[tuple[int, Clip]]] = collections.defaultdict(list)
     for clip in clips:
-        key, of = _hash(clip.id), shards[clip.split]
+        key, of = stable_hash(clip.id), shards[clip.split]
         members[f"{clip.split}-{key % of:05d}-of-{of:05d}.tfrecord"].append((key, clip))
     for name, found in members.items():
         found.sort(key=lambda member: member[0])
@@ -385,6 +419,27 @@ def _read_plan(out: Path | RemotePath) -> Plan | None:
         raise InputError(f"{out / PLAN} is damaged or of another version; delete {out} and build it again") from error
 
 
+def _reopened(out: Path | RemotePath, hashes: bool) -> bool:
+    """Takes a finished set up again when shards of it are missing, cut or (with `hashes`) altered; the others keep their notes."""
+    manifest = schema.read_manifest(out, sizes=False)
+    wrong = []
+    for shard in cli.progress(manifest.shards, unit="shard", desc="compare") if hashes else manifest.shards:
+        if schema.wrong_size(out, shard) or (hashes and schema.sha256_of(out / shard.file) != shard.sha256):
+            wrong.append(shard.file)
+    if not wrong:
+        return False
+    print(f"{len(wrong)} of {len(manifest.shards)} shards are not what was built; writing them anew")
+    (out / PARTS).mkdir(exist_ok=True)
+    notes = json.loads((out / NOTES).read_text("utf-8")) if (out / NOTES).is_file() else {}
+    for name, note in notes.items():
+        if name not in wrong:
+            files.write_text(_note(out, name), json.dumps(note))
+    for name in wrong:
+        (out / name).unlink(missing_ok=True)
+    (out / schema.MANIFEST).unlink()
+    return True
+
+
 def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: Vocabulary, work: Work, workers: int) -> str:
     """Of all that decides the shards' bytes; of the audio its files' sizes and times."""
 
@@ -414,41 +469,55 @@ def _threaded(function: Callable[[Clip], Any], clips: list[Clip], workers: int) 
         pool.shutdown(cancel_futures=True)
 
 
-def _hash(text: str) -> int:
-    """A stable 64-bit hash."""
-    return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8], "big")
+# --- files ------------------------------------------------------------------------------------------------------------------------------
+def _opened(path: Path | RemotePath) -> tuple[Path | files.Content, bytes]:
+    """An audio file as `audio.load` takes it, and the sha1 of its bytes; out of a bucket it is fetched once, whole.
 
-
-def _source_sha1(path: Path | RemotePath) -> bytes:
-    """Fingerprint of an audio file's bytes."""
-    status = path.stat()
-    return _hashed_file(path, status.st_size, status.st_mtime_ns)
+    Raises:
+        AudioError: it is not there; an UnreadableError where another try may help.
+    """
+    try:
+        if isinstance(path, RemotePath):
+            content = path.read_bytes()
+            return files.Content(content, str(path)), hashlib.sha1(content).digest()
+        status = path.stat()
+        return path, _sha1(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise audio.unreadable(printable(path), error) from error
 
 
 @functools.lru_cache(maxsize=64)  # many clips of one long file lie in several shards; size and time tell a rewritten file
-def _hashed_file(path: Path | RemotePath, _size: int, _time: int) -> bytes:
+def _sha1(path: Path, _size: int, _time: int) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha1").digest()
 
 
-# --- files ------------------------------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def _workspace(out: Path | RemotePath) -> Iterator[Path]:
-    """A local directory for temporary files: `out` itself, so that a rename publishes them, or one of the system's."""
+def _locked(out: Path | RemotePath) -> Iterator[None]:
+    """One build at a time in a local directory; a bucket knows no locks.
+
+    Raises:
+        InputError: another process builds there.
+    """
     if isinstance(out, RemotePath):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-    else:
-        yield out
+        yield
+        return
+    with open(out / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another build is at work in {out}") from None
+        except OSError:  # a mount without locks
+            pass
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _removed(path: Path) -> Iterator[Path]:
-    """The path, and nothing under it afterwards."""
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+def noted(out: Path | RemotePath) -> set[str]:
+    """Names of the shards that have a note."""
+    return {path.name.removesuffix(".json") for path in (out / PARTS).iterdir() if path.name.endswith(".tfrecord.json")}
 
 
 def is_done(out: Path | RemotePath, name: str) -> bool:

@@ -92,6 +92,13 @@ def dims(features: Features) -> int:
     return sum(features.n_mels if part == "log_mel" else CHROMA for part in parts)
 
 
+def estimated_bytes(samples: int, sample_rate_hz: int, features: Features) -> int:
+    """About how large `compute`'s result will be, to plan shards."""
+    rates = {kind: 1 / NO_BEAT_S if by_beat else sample_rate_hz / features.hop_samples for kind, (_, by_beat) in KINDS.items()}
+    vectors = 1 + samples / sample_rate_hz * rates.get(features.kind, 1.0)
+    return round(vectors * dims(features) * np.dtype(features.dtype).itemsize)
+
+
 def once(make: Callable) -> Callable:
     """`functools.lru_cache` that calls `make` once even where threads ask for the same thing at the same time."""
     cached, lock = functools.lru_cache(maxsize=8)(make), threading.Lock()

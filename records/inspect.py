@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def check(directory: Path | RemotePath) -> Findings:
             found.notes += [f"no track of {name} has the label {label!r}" for label in absent]
     found.errors += _doubled(tracks)
     found.errors += [f"the group {group!r} lies in {' and '.join(sorted(splits))}" for group, splits in _homes(tracks).items() if len(splits) > 1]
-    audible = [track for track in tracks if track.peak > SILENT_PEAK or manifest.layout.payload == "features"]
+    audible = [track for track in tracks if track.peak > SILENT_PEAK]
     for line, leaks in _same_audio(audible, manifest.layout.sample_rate_hz):
         (found.errors if leaks else found.notes).append(line)
     if manifest.layout.payload != "features":
@@ -104,8 +105,7 @@ def check(directory: Path | RemotePath) -> Findings:
 
 
 def _wrong_hash(directory: Path | RemotePath, shard: schema.Shard) -> str:
-    with (directory / shard.file).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = schema.sha256_of(directory / shard.file)
     return "" if digest == shard.sha256 else f"{directory / shard.file}: sha256 must be {shard.sha256}, got {digest}"
 
 
@@ -114,7 +114,8 @@ def _read(directory: Path | RemotePath, shard: schema.Shard, manifest: schema.Ma
     path, layout = directory / shard.file, manifest.layout
     complaints, here, position = [], {}, 0
     places: dict[int, int] = {}  # byte offset -> parts of the track there
-    blocks = tf.data.TFRecordDataset(str(path)).batch(READ_TOGETHER)
+    chunked = any(runs.parts > 1 for runs in shard.runs)  # tracks that lie whole may be hours long
+    blocks = tf.data.TFRecordDataset(str(path)).batch(READ_TOGETHER if chunked else 1)
     parsed = blocks.map(lambda block: {**schema.parse(block, len(manifest.labels), len(manifest.targets)), "bytes": tf.strings.length(block)})
     for block in parsed.prefetch(2).as_numpy_iterator():
         for row in range(len(block["bytes"])):
@@ -143,6 +144,7 @@ def _read(directory: Path | RemotePath, shard: schema.Shard, manifest: schema.Ma
                 continue
             if layout.payload == "features":
                 track.digests[0] = hashlib.sha1(record["payload"]).digest()
+                track.peak = 32_768 if len(payload) == 1 or np.ptp(payload, axis=0).any() else 0  # silence gives one vector again and again
                 if not np.isfinite(payload).all():
                     complaints.append(f"{path}: the features of {name!r} must be finite, got nan or infinity")
                 continue
@@ -263,19 +265,25 @@ def shuffle_quality(directory: Path | RemotePath, manifest: schema.Manifest, buf
     The mean over labels of `|p_buffer - p_whole|`, divided by what a buffer drawn at random without replacement would show on average,
     `sqrt(2 / pi * p (1 - p) / n * (N - n) / (N - 1))`: 1 is as good as random, several times that is a set whose order shows.
     """
-    if not manifest.splits["train"].tracks:
-        return "shuffle: no training tracks"
-    found = deviation(np.array(list(data.label_order(directory, manifest))), buffer)
-    if found is None:
+    split = manifest.splits["train"]
+    if split.tracks <= buffer:
         return f"shuffle: the training tracks fit into one buffer of {buffer}"
+    first = np.array(list(itertools.islice(data.label_order(directory, manifest), buffer)))
+    found = deviation(first, np.array(split.label_counts) / split.tracks, split.tracks)
     return f"shuffle: the first {buffer} training tracks as read deviate in their labels {found:.2f} times as much as a random draw would (1: ideal)"
 
 
-def deviation(labels: np.ndarray, buffer: int) -> float | None:
-    """The figure of `shuffle_quality` for labels 0/1 in reading order `[shape=(tracks, labels)]`; none when all fit into the buffer."""
-    tracks = len(labels)
-    if tracks <= buffer:
-        return None
-    share = labels.mean(axis=0)
-    expected = math.sqrt(2 / math.pi) * np.sqrt(share * (1 - share) / buffer * (tracks - buffer) / (tracks - 1))
-    return float(np.abs(labels[:buffer].mean(axis=0) - share).sum() / expected.sum()) if expected.any() else None
+def deviation(labels: np.ndarray, shares: np.ndarray, tracks: int) -> float:
+    """The figure of `shuffle_quality`.
+
+    Args:
+        labels: 0/1 of the first buffer `[shape=(buffer, labels)]`.
+        shares: of each label in the whole `[shape=(labels,)]`.
+        tracks: in the whole `int > buffer`.
+
+    Returns:
+        `float >= 0`; nan when every label is on all tracks or on none.
+    """
+    buffer = len(labels)
+    expected = math.sqrt(2 / math.pi) * np.sqrt(shares * (1 - shares) / buffer * (tracks - buffer) / (tracks - 1))
+    return float(np.abs(labels.mean(axis=0) - shares).sum() / expected.sum()) if expected.any() else math.nan

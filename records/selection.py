@@ -7,13 +7,18 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from records.datasets.clip import SPLITS, Clip, Reader
 from records.settings import Selection
 from tfmusic.config import InputError
 
+SPLIT_TENTHS = (8, 1, 1)  # of the clips, in the order of SPLITS; whole numbers, so that no rounding decides a tie
 SPLIT_SHARES = (0.8, 0.9)  # of the hash range: below is train, between is valid, above is test
+SHARED_GROUPS = 5  # of a label at least, that it can have those shares: 4 and 1
+EVERY = ""  # stands for a label that every clip has; no label of a dataset is empty
+GROUPS_FOR_ONE = 20  # valid and test have one group for each so many at least: half of their share
 BAR = 40  # characters of the longest bar
 
 
@@ -27,16 +32,17 @@ class Selected:
     counts_before: dict[str, int]  # clips with each label of the dataset
 
 
-def select(clips: Iterable[Clip], selection: Selection, reader: Reader) -> Selected:
+def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabulary: Collection[str] | None = None) -> Selected:
     """The clips to build, with their splits.
 
     Args:
         clips: of the reader.
         selection: what is asked for.
         reader: its maps and how it splits.
+        vocabulary: the only labels that are kept, after merging; none: all.
 
     Raises:
-        InputError: no clips, an id twice, a group in two splits, or a label or map that is not there.
+        InputError: no clips, an id twice, a group in two splits, a label or map that is not there, or a vocabulary that no label is of.
     """
     clips = _compact(clips)
     if not clips:
@@ -46,7 +52,7 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader) -> Selec
         raise InputError(f"every clip must be listed once, got {doubled[0]!r} {sum(c.id == doubled[0] for c in clips)} times")
     before = label_counts(clips)
     merges = parse_merges(selection.merge, reader.merges, before)
-    labels = _kept(label_counts(clips, merges), selection)
+    labels = _kept(label_counts(clips, merges), selection, vocabulary)
     chosen = frozenset(labels)
     kept = functools.cache(lambda labels: tuple(label for label in _merged(labels, merges) if label in chosen))
     _replace(clips, labels=lambda clip: kept(clip.labels))
@@ -58,7 +64,7 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader) -> Selec
         _replace(clips, split=lambda clip: None)
         clips = with_splits(clips, selection.split_by)
     if selection.subset:
-        first = {name: sorted((_hash(clip.id), clip.id) for clip in clips if clip.split == name)[: selection.subset] for name in SPLITS}
+        first = {name: sorted((stable_hash(clip.id), clip.id) for clip in clips if clip.split == name)[: selection.subset] for name in SPLITS}
         taken = {clip_id for members in first.values() for _, clip_id in members}
         clips = [clip for clip in clips if clip.id in taken]
     return Selected(clips, tuple(sorted(labels)), merges, before)
@@ -135,17 +141,21 @@ def histogram(counts_before: Mapping[str, int], counts_after: Mapping[str, int],
 def with_splits(clips: list[Clip], split_by: str = "group") -> list[Clip]:
     """Clips in the reader's order, those without a split with one.
 
-    "group": a stable hash sends about 80 / 10 / 10 % of the groups to train / valid / test whatever else is in the set; when that leaves a
-    split of an unsplit set empty, the training groups with the highest hashes fill it. "stratified": the groups in the order of that hash
-    are dealt out so that each label (the first of a group's) has those shares.
+    "group": a stable hash sends about 80 / 10 / 10 % of the groups to train / valid / test whatever else is in the set. "stratified": whole
+    groups are dealt out so that each label has those shares of its clips; of an unsplit set at least a twentieth of the groups then goes to
+    valid and to test, as long as every label keeps a training group. Where a split of an unsplit set is empty nevertheless, the training
+    groups with the highest hashes fill it.
 
     Raises:
         InputError: a group in two splits.
     """
-    splits = (_stratified if split_by == "stratified" else _hashed)([clip for clip in clips if clip.split is None])
-    if all(clip.split is None for clip in clips):
+    unsplit = [clip for clip in clips if clip.split is None]
+    splits = _stratified(unsplit) if split_by == "stratified" else _hashed(unsplit)
+    if len(unsplit) == len(clips):
+        if split_by == "stratified":
+            _feed(splits, clips)
         for name in [name for name in SPLITS[:0:-1] if name not in splits.values()]:
-            train = sorted((group for group, split in splits.items() if split == "train"), key=_hash)
+            train = sorted((group for group, split in splits.items() if split == "train"), key=stable_hash)
             if len(train) > 1:
                 splits[train[-1]] = name
     clips = list(clips)
@@ -167,30 +177,84 @@ def _parted(clips: list[Clip]) -> list[Clip]:
 
 
 def _hashed(clips: list[Clip]) -> dict[str, str]:
-    return {group: SPLITS[sum(_hash(group) / 2**64 >= bound for bound in SPLIT_SHARES)] for group in {clip.group for clip in clips}}
+    return {group: SPLITS[sum(stable_hash(group) / 2**64 >= bound for bound in SPLIT_SHARES)] for group in {clip.group for clip in clips}}
 
 
 def _stratified(clips: list[Clip]) -> dict[str, str]:
-    """Per first label: groups in hash order fill train up to its share of the clips, then valid, then test."""
-    strata: dict[str, dict[str, int]] = collections.defaultdict(collections.Counter)  # first label of the group -> group -> clips
-    first_label: dict[str, str] = {}
+    """Split of each group by iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011), for whole groups.
+
+    As in the paper the labels are dealt out one by one, always the one with the fewest groups left; within a label the groups go in the
+    order of their hash. The paper sends an example where most of that one label is missing, by which all classes of seven clips round alike
+    (71 % train) and tags dealt last get what is left. Here a group goes where it makes the sum over its labels of the squared errors of
+    their shares least. The set as a whole counts in it like one more label of mean size, and so does a label of too few groups for three
+    shares, or else all clips with a tag of their own would be training clips. A label's first group is for training, while train has room.
+    """
+    contents: dict[str, dict[str, int]] = collections.defaultdict(collections.Counter)  # group -> label -> clips
     for clip in clips:
-        strata[first_label.setdefault(clip.group, min(clip.labels, default=""))][clip.group] += 1
-    splits = {}
-    for groups in strata.values():
-        total, done = sum(groups.values()), 0
-        for group in sorted(groups, key=_hash):
-            middle = (done + groups[group] / 2) / total
-            splits[group] = SPLITS[sum(middle >= bound for bound in SPLIT_SHARES)]
-            done += groups[group]
+        contents[clip.group].update((EVERY, *clip.labels))
+    order, sizes, members = sorted(contents, key=stable_hash), collections.Counter(), collections.defaultdict(list)
+    for group in order:
+        sizes.update(contents[group])
+        for label in contents[group]:
+            members[label].append(group)
+    undealt = {label: len(groups) for label, groups in members.items()}
+    shared = [count for label, count in sizes.items() if label != EVERY and undealt[label] >= SHARED_GROUPS]
+    mean = sum(shared) / len(shared) if shared else 1
+    weights = {label: (count if label != EVERY and undealt[label] >= SHARED_GROUPS else mean) ** -2 for label, count in sizes.items()}
+    behind = {label: [0] * len(SPLITS) for label in sizes}  # tenths of a clip that a split lacks of its share of those dealt
+    untrained, trained, splits = set(sizes), 0, {}
+    while undealt:
+        rarest = min(undealt, key=lambda label: (label == EVERY, undealt[label], label))
+        for group in [group for group in members[rarest] if group not in splits]:
+            found = sorted(contents[group].items())  # one order of the sum, whatever that of the clips
+            for label, count in found:
+                behind[label] = [lack + tenths * count for lack, tenths in zip(behind[label], SPLIT_TENTHS, strict=True)]
+            lacks = [sum(weights[label] * count * behind[label][split] for label, count in found) for split in range(len(SPLITS))]
+            first = not untrained.isdisjoint(contents[group]) and 10 * trained < SPLIT_TENTHS[0] * len(clips)
+            chosen = 0 if first else lacks.index(max(lacks))
+            splits[group] = SPLITS[chosen]
+            for label, count in found:
+                behind[label][chosen] -= 10 * count
+                undealt[label] -= 1
+            if chosen == 0:
+                untrained.difference_update(contents[group])
+                trained += contents[group][EVERY]
+        del undealt[rarest]
     return splits
 
 
-def _kept(counts: dict[str, int], selection: Selection) -> list[str]:
+def _feed(splits: dict[str, str], clips: list[Clip]) -> None:
+    """Moves training groups, small ones first, into a starved valid or test; none that is its label's last in train."""
+    fewest = -(-len(splits) // GROUPS_FOR_ONE)
+    counts = collections.Counter(splits.values())
+    starved = [name for name in SPLITS[1:] for _ in range(fewest - counts[name])]
+    if not starved:
+        return
+    sizes, labels = collections.Counter(clip.group for clip in clips), collections.defaultdict(set)
+    for clip in clips:
+        labels[clip.group].update(clip.labels)
+    train = sorted((group for group, split in splits.items() if split == "train"), key=lambda group: (sizes[group], stable_hash(group)))
+    trained = collections.Counter(label for group in train for label in labels[group])
+    for group in train:
+        if starved and all(trained[label] > 1 for label in labels[group]):
+            splits[group] = starved.pop(0)
+            trained.subtract(labels[group])
+
+
+def _kept(counts: dict[str, int], selection: Selection, vocabulary: Collection[str] | None) -> list[str]:
     """Labels that stay."""
     labels = [_label(tag, counts, "--tags") for tag in selection.tags] or list(counts)
+    if vocabulary is not None:
+        known = frozenset(vocabulary)
+        if known.isdisjoint(labels):
+            raise InputError(f"no clip has a label of the vocabulary, e.g. {_some(vocabulary)}; the dataset has e.g. {_some(labels)}")
+        labels = [label for label in labels if label in known]
     labels = sorted(dict.fromkeys(labels), key=lambda label: (-counts[label], label))[: selection.top_tags]
     return [label for label in labels if counts[label] >= selection.min_count]
+
+
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, itertools.islice(names, 3))) or "none"
 
 
 def _label(name: str, known: Iterable[str], flag: str) -> str:
@@ -205,6 +269,6 @@ def _merged(labels: tuple[str, ...], merges: Mapping[str, str]) -> tuple[str, ..
     return tuple(dict.fromkeys(merges.get(label, label) for label in labels)) if merges else labels
 
 
-def _hash(text: str) -> int:
-    """A stable 64-bit hash."""
+def stable_hash(text: str) -> int:
+    """A 64-bit hash of a name that is the same on every machine and in every run."""
     return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8], "big")

@@ -30,6 +30,8 @@ class Work(Settings):
 
     min_s: float = Field(0.1, ge=0, description="Shorter clips go to quarantine.csv.")
     shard_mb: float = Field(128, gt=0, description="About the size of a shard in MiB.")
+    max_quarantined: float = Field(0.5, ge=0, le=1, description="Share of unusable clips beyond which something is wrong, and the build fails.")
+    repair: bool = Field(False, description="Compares every shard of a finished set with its hash, and writes the wrong ones anew.")
     workers: int | None = Field(None, gt=0, description="Threads, or processes of Beam's DirectRunner; none: one per core.")
     runner: Literal["local", "beam"] = Field("local", description="beam: on Apache Beam (requirements/beam.txt).")
     beam_options: str = Field("", description='Options of the Beam runner in one string: --beam-options="--runner=FlinkRunner ..."')

@@ -1,11 +1,13 @@
 """Building records: readers, splits, quarantine, equal bytes whatever happens in between, and `check`."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from records.build import build
 from records.datasets.clip import Source
 from records.settings import Work
 from tests.conftest import LAYOUT, RATE_HZ, ROOT, tone, write_csv
-from tfmusic import data, schema
+from tfmusic import audio, data, schema
 from tfmusic.config import InputError
 from tfmusic.labels import Vocabulary
 
@@ -83,7 +85,7 @@ def test_unusable_files_go_to_quarantine_and_odd_ones_do_not(tmp_path):
     }  # fmt: skip
     rows = [{"path": name, "tags": "a", "split": "train"} for name in ["good.wav", "six.wav", "whole.mp3", *expected]]
     out = tmp_path / "out"
-    manifest = build(Source(dataset="csv", csv=write_csv(tmp_path / "list.csv", rows), audio=tmp_path), out, LAYOUT)
+    manifest = build(Source(dataset="csv", csv=write_csv(tmp_path / "list.csv", rows), audio=tmp_path), out, LAYOUT, work=Work(max_quarantined=1))
     quarantined = (out / "quarantine.csv").read_text().splitlines()[1:]
     assert manifest.split("train").tracks == 3 and manifest.quarantined == len(expected)
     for name, reason in expected.items():
@@ -171,11 +173,29 @@ def test_other_audio_under_the_same_names_is_not_taken_for_done(tmp_path):
         build(Source(dataset="csv", csv=listing, audio=tmp_path), tmp_path / "out", LAYOUT)
 
 
-def test_a_finished_set_that_lost_a_shard_is_built_again(collection, records, tmp_path):
+def repaired(collection, copy, **work):
+    """The copy after its own command; the names of the shards that were written."""
+    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.tfrecord")}
+    build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), copy, LAYOUT, work=Work(**work))
+    return {path.name for path in copy.glob("*.tfrecord") if path.stat().st_mtime_ns != before.get(path.name)}
+
+
+def test_a_finished_set_that_lost_a_shard_gets_that_one_anew(collection, records, tmp_path):
     copy = shutil.copytree(records, tmp_path / "copy")
-    next(copy.glob("train*")).unlink()
-    build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), copy, LAYOUT)
+    lost = next(copy.glob("train*"))
+    lost.unlink()
+    assert repaired(collection, copy) == {lost.name}
     assert shards_of(copy) == shards_of(records)
+
+
+def test_repair_finds_an_altered_shard_by_its_hash(collection, records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    altered = next(copy.glob("test*"))
+    altered.write_bytes(altered.read_bytes()[:-1] + b"?")
+    assert repaired(collection, copy) == set()
+    assert inspect.check(copy).errors
+    assert repaired(collection, copy, repair=True) == {altered.name}
+    assert shards_of(copy) == shards_of(records) and not inspect.check(copy).errors
 
 
 def test_a_torn_plan_is_one_line(collection, tmp_path):
@@ -200,3 +220,81 @@ def test_a_given_vocabulary_keeps_its_order_and_drops_other_tags(collection, tmp
     manifest = build(source, tmp_path / "out", LAYOUT, Vocabulary(("noisy", "absent", "high")))
     assert manifest.labels == ("noisy", "absent", "high")
     assert manifest.split("test").label_counts[1] == 0 and manifest.split("train").unlabelled == 8
+
+
+def test_a_vocabulary_of_other_labels_is_refused(collection, tmp_path):
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
+    with pytest.raises(InputError, match="no clip has a label of the vocabulary"):
+        build(source, tmp_path / "out", LAYOUT, Vocabulary(("oboe",)))
+
+
+# --- several at work, and files that fail ---------------------------------------------------------------------------------------------------
+def test_two_writers_of_one_shard_do_each_other_no_harm(collection, records, tmp_path, monkeypatch):
+    """Beam may run an element twice: the second begins while the first is at work, and both are slow."""
+    from records import build as module
+
+    copy = shutil.copytree(records, tmp_path / "copy")
+    (copy / "manifest.json").unlink()
+    for path in copy.glob("*.tfrecord"):
+        path.unlink()
+    convert = module.convert
+    monkeypatch.setattr(module, "_run_local", lambda *_: (_ for _ in ()).throw(InputError("stop")))
+    with pytest.raises(InputError, match="stop"):
+        repaired(collection, copy)
+    monkeypatch.setattr(module, "convert", lambda *of: (time.sleep(0.02), convert(*of))[1])
+    plan = module.read_plan(copy)
+    with ThreadPoolExecutor() as pool:
+        for name in plan.shards:
+            for _ in range(2):
+                pool.submit(module.write_shard, copy, name, plan)
+                time.sleep(0.1)
+    for path in records.glob("*.tfrecord"):
+        assert (copy / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_second_build_in_the_same_place_is_refused(collection, tmp_path, monkeypatch):
+    from records import build as module
+
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
+    inside = []
+
+    def meanwhile(*arguments):
+        with pytest.raises(InputError, match="another build is at work in"):
+            build(source, tmp_path / "out", LAYOUT)
+        inside.append(True)
+        return run_local(*arguments)
+
+    run_local = module._run_local
+    monkeypatch.setattr(module, "_run_local", meanwhile)
+    build(source, tmp_path / "out", LAYOUT)
+    assert inside and not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_system_that_fails_stops_the_build_and_loses_no_clip(collection, records, tmp_path, monkeypatch):
+    """Too many open files are no broken audio: nothing is quarantined, and the same command ends in the same bytes."""
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",))
+    load = audio.load
+
+    def failing(path, *of):
+        if str(path).endswith("40.flac"):
+            raise audio.unreadable(str(path), OSError(errno.EMFILE, "Too many open files"))
+        return load(path, *of)
+
+    monkeypatch.setattr(audio, "load", failing)
+    with pytest.raises(InputError, match="40.flac cannot be read: Too many open files; the finished shards are kept"):
+        build(source, tmp_path / "out", LAYOUT)
+    monkeypatch.undo()
+    build(source, tmp_path / "out", LAYOUT)
+    assert shards_of(tmp_path / "out") == shards_of(records)
+
+
+def test_most_clips_unusable_is_an_error_that_the_same_command_can_overcome(collection, tmp_path):
+    place = shutil.copytree(collection, tmp_path / "audio")
+    source = Source(dataset="csv", csv=place / "clips.csv", audio=place)
+    emptied = sorted(place.glob("*/*.flac"))
+    for path in emptied:
+        path.rename(path.with_suffix(".away"))
+    with pytest.raises(InputError, match="40 of 60 clips could not be used.*--max-quarantined"):
+        build(source, tmp_path / "out", LAYOUT)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert build(source, tmp_path / "out", LAYOUT, work=Work(max_quarantined=0.7)).quarantined == 40

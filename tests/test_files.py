@@ -83,7 +83,7 @@ def test_a_broken_file_in_a_bucket_is_quarantined_with_its_url(collection):
     with tf.io.gfile.GFile("ram://broken/audio/train/00.wav", "wb") as file:
         file.write(b"no audio")
     out = files.location("ram://broken/records")
-    build(Source(dataset="folders", audio=audio), out, LAYOUT)
+    build(Source(dataset="csv", csv=audio / "clips.csv", audio=audio), out, LAYOUT)
     assert 'train/00.wav,ram://broken/audio/train/00.wav,"ram://broken/audio/train/00.wav is not audio' in (out / "quarantine.csv").read_text()
 
 

@@ -276,6 +276,8 @@ def test_every_channel_is_normalised_by_itself():
         ({"frames": None}, "frames must be set beside resolutions_ms, got none"),
         ({"resolutions_ms": ()}, "frames belongs to resolutions_ms and must be left out without it, got 101"),
         ({"resolutions_ms": (), "frames": None, "overlap": 0.2}, "overlap belongs to resolutions_ms .* got 0.2"),
+        ({"hop_samples": 128}, "resolutions_ms stands in place of hop_samples, which must be left out beside it, got 128"),
+        ({"frame_samples": 400}, "resolutions_ms stands in place of frame_samples, which must be left out beside it, got 400"),
         ({"resolutions_ms": (10, 40)}, "resolutions_ms must be frames of 2 to n_fft = 512 samples, got 40 ms = 640 samples at 16000 Hz"),
         ({"resolutions_ms": (0.05,)}, "got 0.05 ms = 1 samples"),
         ({"window_s": 0.02}, "window_s must hold one frame of 480 samples, got 0.02 s"),

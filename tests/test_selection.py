@@ -1,10 +1,13 @@
 """Merging, choosing and counting labels, subsets, and splits that keep groups whole."""
 
+import collections
+import random
+
 import numpy as np
 import pytest
 
-from records.datasets.clip import Clip, Reader
-from records.selection import histogram, label_counts, select, with_splits
+from records.datasets.clip import SPLITS, Clip, Reader
+from records.selection import histogram, label_counts, select, stable_hash, with_splits
 from records.settings import Selection
 from tfmusic.config import InputError
 
@@ -60,6 +63,25 @@ def test_a_label_that_is_not_there_is_one_line(selection, complaint):
         labels_of(**selection)
 
 
+def test_a_vocabulary_keeps_its_labels_only_and_before_clips_without_one_are_dropped():
+    selected = select(CLIPS, Selection(labelled=True), READER, ("solo", "beats", "absent"))
+    assert {one.id: one.labels for one in selected.clips} == {"1": ("beats",), "2": ("beats",), "4": ("solo",)}
+    assert selected.labels == ("beats", "solo") and selected.counts_before["rock"] == 2
+    assert select(CLIPS, Selection(merge=("rock=song",), top_tags=1), READER, {"song", "solo"}).labels == ("song",)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "complaint"),
+    [
+        (("piano", "sax"), "no clip has a label of the vocabulary, e.g. 'piano', 'sax'; the dataset has e.g. 'beats', 'rock', 'beat'"),
+        ((), "no clip has a label of the vocabulary, e.g. none; the dataset has e.g. 'beats', 'rock', 'beat'"),
+    ],
+)
+def test_a_vocabulary_of_another_dataset_is_one_line(vocabulary, complaint):
+    with pytest.raises(InputError, match=f"^{complaint}$"):
+        select(CLIPS, Selection(labelled=True), READER, vocabulary)
+
+
 def test_the_histogram_tells_what_went_where():
     text = histogram({"beats": 2, "rock": 1}, {"beat": 2, "rock": 1}, {"beats": "beat"}).splitlines()
     assert text[0] == "labels before merging:" and text[3] == "labels after merging:"
@@ -109,6 +131,93 @@ def test_stratified_splits_have_the_shares_in_every_label_and_whole_groups():
         counts = [sum(one.labels == (f"genre{genre}",) and one.split == split for one in found) for split in ("train", "valid", "test")]
         assert counts == [80, 10, 10]
     assert len({(one.group, one.split) for one in found}) == 500
+
+
+def stratified(clips):
+    """Split of each clip by its id."""
+    return {one.id: one.split for one in select(clips, Selection(split_by="stratified"), READER).clips}
+
+
+def per_label(clips, splits):
+    """Clips of each label in train, valid and test."""
+    counts = collections.defaultdict(lambda: [0, 0, 0])
+    for one in clips:
+        for label in one.labels:
+            counts[label][SPLITS.index(splits[one.id])] += 1
+    return dict(counts)
+
+
+@pytest.mark.parametrize("clips_per_class", range(1, 12))
+def test_small_classes_do_not_all_round_the_same_way(clips_per_class):
+    """50 classes of 7 have 5.6 / .7 / .7 clips to give: 5 or 6 to train, as the whole set needs."""
+    clips = [clip(f"{number}/{i}", labels=(f"class{number}",)) for number in range(50) for i in range(clips_per_class)]
+    counts = np.array(list(per_label(clips, stratified(clips)).values()))  # (classes, splits)
+    np.testing.assert_allclose(counts.sum(axis=0) / len(clips), (0.8, 0.1, 0.1), atol=0.011)
+    assert np.all(counts[:, 0] >= (0.8 * clips_per_class // 1)) and (clips_per_class < 10 or np.all(counts > 0))
+
+
+def test_several_labels_of_a_clip_all_have_their_shares():
+    for seed in range(20):
+        choose = random.Random(seed)
+        clips = [clip(f"{seed}/{i}", labels=tuple(choose.sample([f"tag{number}" for number in range(12)], 4))) for i in range(240)]
+        for counts in per_label(clips, stratified(clips)).values():
+            shares = np.divide(counts, sum(counts))
+            assert 0.76 <= shares[0] <= 0.84 and np.all(shares[1:] > 0.06)
+
+
+def test_stratified_groups_stay_whole_and_the_order_of_the_clips_decides_nothing():
+    choose = random.Random(0)
+    tags = [f"tag{number}" for number in range(9)]
+    clips = [clip(f"{i}", f"artist{choose.randrange(120)}", labels=tuple(choose.sample(tags, choose.randrange(4)))) for i in range(900)]
+    splits = stratified(clips)
+    assert len({(one.group, splits[one.id]) for one in clips}) == len({one.group for one in clips})
+    np.testing.assert_allclose([counts[0] / sum(counts) for counts in per_label(clips, splits).values()], 0.8, atol=0.06)
+    for _ in range(3):
+        choose.shuffle(clips)
+        assert stratified(clips) == splits
+
+
+def test_clips_without_labels_make_up_for_what_the_others_lack():
+    """Two clips of a label leave 8 of 10 to deal: the shares hold for all ten."""
+    clips = [clip("a"), clip("b"), *(clip(f"{i}", labels=()) for i in range(8))]
+    assert collections.Counter(stratified(clips).values()) == {"train": 8, "valid": 1, "test": 1}
+
+
+def test_a_label_that_two_groups_have_is_trained_on():
+    """Each rare label is in two clips of a common one: at least one of them is a training clip."""
+    clips = [clip(f"{i}", labels=("common", f"rare{i // 2}")) for i in range(80)]
+    assert all(counts[0] > 0 for counts in per_label(clips, stratified(clips)).values())
+
+
+@pytest.mark.parametrize("clips_per_name", [1, 2, 3, 4])
+def test_tags_that_few_clips_have_do_not_starve_a_split(clips_per_name):
+    """Of 600 clips each has a label that it shares with 0 to 3 others, and 5 of 20 tags: the shares hold for all clips and for every tag."""
+    choose = random.Random(0)
+    tags = [f"tag{number}" for number in range(20)]
+    clips = [clip(f"{i}", labels=(f"name{i // clips_per_name}", *choose.sample(tags, 5))) for i in range(600)]
+    splits = stratified(clips)
+    shares = np.divide([collections.Counter(splits.values())[split] for split in SPLITS], 600)
+    np.testing.assert_allclose(shares, (0.8, 0.1, 0.1), atol=0.01)
+    counts = per_label(clips, splits)
+    assert all(0.74 <= counts[tag][0] / sum(counts[tag]) <= 0.86 for tag in tags)
+    assert clips_per_name == 1 or all(count[0] > 0 for count in counts.values())
+
+
+def test_the_only_group_of_a_label_is_for_training_where_there_is_room():
+    clips = [clip(f"{i}", labels=("common", "rare") if i else ("common", "only")) for i in range(100)]
+    assert stratified(clips)["0"] == "train"
+
+
+def test_no_split_is_starved_of_groups_by_a_few_large_ones():
+    """Three artists have 700, 100 and 100 of 960 clips; dealt first, one a split, they leave the 60 others to train: valid and test, of one
+    group each, get 3 more, a twentieth of 63. Neither the largest moves nor the one with a rare label."""
+    large = sorted((f"large{i}" for i in range(1000)), key=stable_hash)[:3]
+    clips = [clip(f"{group}/{i}", group) for group, size in zip(large, (700, 100, 100), strict=True) for i in range(size)]
+    small = sorted((f"small{i}" for i in range(60)), key=stable_hash)
+    clips += [clip(group, labels=("a", "rare") if group == small[0] else ("a",)) for group in small]
+    splits = stratified(clips)
+    assert collections.Counter({one.group: splits[one.id] for one in clips}.values()) == {"train": 55, "valid": 4, "test": 4}
+    assert splits[small[0]] == splits[f"{large[0]}/0"] == "train" and splits[small[1]] == "valid"
 
 
 def test_a_group_that_official_splits_divide_is_one_group_in_each_where_the_reader_says_so():

@@ -37,7 +37,7 @@ def test_tones_are_learnt(trained):
 
 def test_log_mels_of_several_resolutions_are_computed_on_the_fly_and_learnt_from(records, tmp_path):
     """Three channels from the same samples; the best model, loaded anew, takes the waveform."""
-    frontend = EXPERIMENT.frontend.model_copy(update={"n_fft": 512, "resolutions_ms": (10.0, 20.0, 30.0), "frames": 40})
+    frontend = EXPERIMENT.frontend.model_copy(update={"n_fft": 512, "hop_samples": 256, "resolutions_ms": (10.0, 20.0, 30.0), "frames": 40})
     masks = SpecAugment(probability=1.0, time_frames=5, mel_bands=3)
     experiment = EXPERIMENT.model_copy(update={"frontend": frontend, "augment": Augment(spec_augment=masks, mixup_alpha=0.4)})
     run_directory = training.fit(experiment, records, tmp_path / "run")

@@ -8,6 +8,7 @@ as long again, and soxr's int16 output is dithered, which turns digital silence 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
 import os
@@ -30,12 +31,23 @@ MAX_S = 86_400.0  # longer claims are damaged headers, or streams that state no 
 TRUNCATED_S = 0.1  # a sound header may promise this much more than decodes: one MP3 frame lasts up to 0.072 s
 READABLE = "WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AIFF, AU and CAF"
 
+LASTING = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}  # errors that another try meets
+
 _BLOCK_FRAMES = 1 << 16
 _STREAMED_BYTES = 0x7FFF_0000  # writers to a pipe put this or more where the size belongs
 
 
 class AudioError(InputError):
     """A clip that cannot be used; the message is one line that says what is wrong with it, and which file it is if a path was given."""
+
+
+class UnreadableError(AudioError):
+    """A clip that could not be read for a reason that lies outside it: too many open files, a network that failed."""
+
+
+def unreadable(name: str, error: OSError) -> AudioError:
+    """The error of a file that the system does not let be read: final where another try would meet the same."""
+    return (AudioError if error.errno in LASTING else UnreadableError)(f"{name} cannot be read: {error.strerror or error}")
 
 
 def load(source: Source, sample_rate_hz: int, start_s: float = 0.0, duration_s: float | None = None, min_s: float = MIN_S) -> np.ndarray:
@@ -240,7 +252,7 @@ def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, BinaryIO, bool]
     """Yields the decoder, the bytes under it, and whether it is an MP3 that states no length; failures inside become named AudioErrors."""
     remote = isinstance(source, RemotePath)
     path = os.fspath(source) if isinstance(source, str | os.PathLike) and not remote else None
-    name = printable(source) if remote or path is not None else "audio"
+    name = printable(source) if remote or path is not None else getattr(source, "name", "audio")
     try:
         with contextlib.ExitStack() as stack:
             if remote:
@@ -263,9 +275,9 @@ def _open(source: Source) -> Iterator[tuple[soundfile.SoundFile, BinaryIO, bool]
                 raise AudioError(f"has a header that states {found}, it must state the number of samples that follow")
             yield sound, stream, untagged_mp3
     except AudioError as error:
-        raise AudioError(f"{name} {error}") from None
+        raise type(error)(f"{name} {error}") from None
     except OSError as error:
-        raise AudioError(f"{name} cannot be read: {error.strerror or error}") from None
+        raise unreadable(name, error) from None
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{name} is damaged: libsndfile stopped with {error.error_string!r}") from None
 

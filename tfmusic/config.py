@@ -84,6 +84,9 @@ class FrontEnd(Settings):
                 if (value := getattr(self, name)) != FrontEnd.model_fields[name].default:
                     raise ValueError(f"{name} belongs to resolutions_ms and must be left out without it, got {value}")
             return
+        for name in ("frame_samples", "hop_samples"):
+            if (value := getattr(self, name)) != FrontEnd.model_fields[name].default:
+                raise ValueError(f"resolutions_ms stands in place of {name}, which must be left out beside it, got {value}")
         if self.frames is None:
             raise ValueError("frames must be set beside resolutions_ms, got none")
         for length_ms, one in zip(self.resolutions_ms, self.channels, strict=True):

@@ -5,6 +5,7 @@ A location is a `pathlib.Path`, or a `RemotePath` with the same methods on tf.io
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -13,6 +14,8 @@ import math
 import os
 import re
 import shutil
+import threading
+import time
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,6 +26,9 @@ import pydantic
 from tfmusic.config import InputError
 
 SCHEMES = ("gs", "ram")  # what TensorFlow 2.21 opens by itself; ram:// lives as long as the process and is for tests
+
+
+PAUSES_S = (1.0, 3.0)  # before a bucket is asked again
 
 
 class RemotePath(PurePosixPath):
@@ -48,6 +54,17 @@ class RemotePath(PurePosixPath):
         return buffered if mode == "rb" else io.TextIOWrapper(buffered, encoding, newline=newline)
 
     def read_bytes(self) -> bytes:
+        """The whole content; a bucket that fails is asked again, twice."""
+        for pause_s in PAUSES_S:
+            try:
+                return self._read()
+            except FileNotFoundError:
+                raise
+            except OSError:
+                time.sleep(pause_s)
+        return self._read()
+
+    def _read(self) -> bytes:
         with self.open("rb") as file:
             return file.read()
 
@@ -134,7 +151,7 @@ def remove_tree(directory: Path | RemotePath) -> None:
 def publish(temporary: Path, path: Path | RemotePath) -> None:
     """Moves a complete local file to its final name: a rename here, an upload to a bucket, where an object appears when it is complete."""
     if isinstance(path, RemotePath):
-        with open(temporary, "rb") as file, _do(path, "GFile", "wb") as target:
+        with _os_errors(path), open(temporary, "rb") as file, _do(path, "GFile", "wb") as target:
             shutil.copyfileobj(file, target, 1 << 20)
         temporary.unlink()
     else:
@@ -146,12 +163,16 @@ def publish(temporary: Path, path: Path | RemotePath) -> None:
 def write_text(path: Path | RemotePath, text: str) -> None:
     """Writes a file under its name only when complete."""
     if isinstance(path, RemotePath):
-        with _do(path, "GFile", "w") as file:
+        with _os_errors(path), _do(path, "GFile", "w") as file:
             file.write(text)
         return
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    publish(temporary, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path | RemotePath, values: Any) -> None:
@@ -176,16 +197,33 @@ def _finite(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
-def _do(path: RemotePath, function: str, *arguments: Any, **options: Any) -> Any:
-    """A function of tf.io.gfile, its errors as the OSError that local files raise."""
+def _do(path: RemotePath, function: str, *arguments: Any) -> Any:
+    """A function of tf.io.gfile."""
+    import tensorflow as tf
+
+    with _os_errors(path):
+        return getattr(tf.io.gfile, function)(str(path), *arguments)
+
+
+@contextlib.contextmanager
+def _os_errors(path: os.PathLike) -> Iterator[None]:
+    """TensorFlow's file errors as the OSError that local files raise."""
     import tensorflow as tf
 
     try:
-        return getattr(tf.io.gfile, function)(str(path), *arguments, **options)
+        yield
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, "No such file", str(path)) from error
     except tf.errors.OpError as error:
         raise OSError(errno.EIO, " ".join(error.message.split())[:200], str(path)) from error
+
+
+class Content(io.BytesIO):
+    """Bytes of a file that was read whole, with its name for messages."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
 
 
 class _RemoteFile(io.RawIOBase):
@@ -206,8 +244,9 @@ class _RemoteFile(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:
         if self._position >= self._size:
             return 0
-        self._file.seek(self._position)  # of the same place it costs nothing
-        data = self._file.read(len(buffer))
+        with _os_errors(self.name):
+            self._file.seek(self._position)  # of the same place it costs nothing
+            data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

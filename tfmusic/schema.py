@@ -6,9 +6,9 @@ K = ceil((L - W + 1) / S) chunks, and chunk k owns the starts k (L - w + 1) / K 
 shares, so that one chunk drawn at random and one start drawn in its share is one start drawn uniformly from the track.
 
 A shard holds runs: run v of the tracks with K chunks has one chunk of each of those tracks. Pass v over the data reads run v mod K and
-nothing else, so a pass takes exactly one window from every track, reads about one chunk for it, and reads it in sequence. Runs are found
-by the byte offsets in the manifest; each file is also an ordinary TFRecord file. Validation and test tracks, and sequences of features, lie
-whole (K = 1).
+nothing else, so a pass takes exactly one window from every track and reads about one chunk for it: in sequence where tracks are equally long,
+chunk by chunk where every song has a K of its own. Runs are found by the byte offsets in the manifest; each file is also an ordinary TFRecord
+file. Validation and test tracks, and sequences of features, lie whole (K = 1).
 
 A record's payload is int16 samples (pcm16), the same as a FLAC stream (flac), or a matrix of feature vectors (features). FLAC is decoded by
 tensorflow-io's operator where that loads (TensorFlow 2.16 and 2.17), else by libsndfile; both give the same samples.
@@ -123,7 +123,7 @@ def read_manifest(directory: Path | RemotePath, sizes: bool = True) -> Manifest:
         InputError: it is missing, of another format, altered, or a shard is missing or of another size.
     """
     path = directory / MANIFEST
-    rebuild = f"build it with: python -m records build --dataset csv --csv FILE --audio DIR --out {directory}"
+    rebuild = f"build it with: python -m records build --dataset NAME --audio DIR --out {directory}"
     try:
         manifest = Manifest.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError as error:
@@ -148,6 +148,12 @@ def wrong_size(directory: Path | RemotePath, shard: Shard) -> str:
     except OSError:
         return f"{found} must have {shard.bytes} bytes, got no such file"
     return "" if size == shard.bytes else f"{found} must have {shard.bytes} bytes, got {size}"
+
+
+def sha256_of(path: Path | RemotePath) -> str:
+    """Hash of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def chunk_bounds(samples: int, layout: Layout) -> list[tuple[int, int]]:

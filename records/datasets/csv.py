@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from records.datasets.clip import SPLITS, Clip, Reader, Source, table
+from tfmusic import files
 from tfmusic.config import InputError
+from tfmusic.files import RemotePath
 
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "": None, "training": "train", "val": "valid", "validation": "valid"}
 
@@ -15,7 +18,10 @@ def read(source: Source) -> Iterator[Clip]:
     """One clip per row.
 
     The id is the path, with the start time where there is one, so that several stretches of a file are clips of their own; they share
-    their group unless a column says otherwise.
+    their group unless a column says otherwise. A path is relative to --audio, absolute, or gs://bucket/...
+
+    A stretch of a WAV or FLAC file is sought. One of an MP3 or Ogg file is decoded from the file's beginning, so that many stretches of one
+    long file cost a decode of all before it each: convert such a file to FLAC first. Licence and size are the collection's.
 
     Raises:
         InputError: the csv is missing, a column is missing, or a cell is not what its column asks for.
@@ -37,7 +43,7 @@ def _clip(source: Source, row: dict[str, str], where: str) -> Clip:
     duration_s = _number(row, "duration_s", where, "> 0", lambda value: value > 0)
     return Clip(
         id=f"{path}@{start_s}" if start_s is not None else path,
-        path=source.audio / path,
+        path=_located(source.audio, path, where),
         split=SPLIT_NAMES[split],
         group=row.get("group", "").strip() or path,
         labels=tuple(dict.fromkeys(tag.strip() for tag in row[source.tags_column].split("|") if tag.strip())),
@@ -45,6 +51,15 @@ def _clip(source: Source, row: dict[str, str], where: str) -> Clip:
         start_s=start_s or 0.0,
         duration_s=duration_s,
     )
+
+
+def _located(audio: Path | RemotePath, cell: str, where: str) -> Path | RemotePath:
+    """The file of a cell; one that is not relative need not lie where --audio does."""
+    try:
+        path = files.location(cell)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    return path if path.is_absolute() or isinstance(path, RemotePath) else audio / path
 
 
 def _number(row: dict[str, str], column: str, where: str, rule: str = "", allowed: Callable[[float], bool] = math.isfinite) -> float | None:
