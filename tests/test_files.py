@@ -28,7 +28,7 @@ def test_a_url_keeps_its_slashes_in_all_that_paths_do():
     assert (str(path), path.name, path.suffix, str(path.parent)) == ("gs://bucket/a/b.wav", "b.wav", ".wav", "gs://bucket/a")
     assert str(path.with_name("c.wav")) == "gs://bucket/a/c.wav" and path.relative_to(files.location("gs://bucket")).as_posix() == "a/b.wav"
     assert files.location(Path("gs://bucket/a/b.wav")) == path == pickle.loads(pickle.dumps(path))
-    assert files.location("local/x") == Path("local/x") and files.location("C:/x") == Path("C:/x")
+    assert files.location("local/x") == Path("local/x") and files.location("Re:/x") == Path("Re:/x")
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "hdfs://host/x", "https://host/x"])

@@ -116,7 +116,7 @@ def location(text: str | os.PathLike) -> Path | RemotePath:
     """
     if isinstance(text, RemotePath):
         return text
-    scheme = re.match(r"([A-Za-z][\w+.-]+):/", os.fspath(text))
+    scheme = re.match(r"([A-Za-z][\w+.-]+)://" if isinstance(text, str) else r"([A-Za-z][\w+.-]+):/", os.fspath(text))
     if not scheme:
         return Path(text)
     if scheme[1] not in SCHEMES:
