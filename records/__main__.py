@@ -43,7 +43,7 @@ def build(
 
     manifest = build(source, out, layout, Vocabulary.read(vocabulary) if vocabulary else None, selection, work)
     if manifest.merges:
-        print(histogram(manifest.counts_before, manifest.label_counts, manifest.merges))
+        print(histogram(manifest.counts_before, manifest.counts_after, manifest.merges))
     tracks = ", ".join(f"{split.tracks} {name}" for name, split in manifest.splits.items())
     print(f"{out}: {tracks} tracks, {len(manifest.labels)} labels, {len(manifest.shards)} shards")
     if manifest.quarantined:
@@ -79,7 +79,8 @@ def check(directory: tyro.conf.Positional[Path], /) -> None:
     for line in found.errors:
         print(f"error: {line}", file=sys.stderr)
     if found.errors:
-        raise InputError(f"{directory}: {len(found.errors)} errors; the command that built it, with --repair, writes damaged shards anew")
+        advice = "; the command that built it, with --repair, writes damaged shards anew" if found.damaged else ""
+        raise InputError(f"{directory}: {len(found.errors)} errors{advice}")
     print(f"{directory}: all {found.tracks} tracks as the manifest says, {len(found.notes)} notes")
 
 

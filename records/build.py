@@ -58,6 +58,7 @@ class Plan(Settings):
     shards: tuple[str, ...]  # their files, in alphabetical order
     merges: dict[str, str]
     counts_before: dict[str, int]
+    counts_after: dict[str, int]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -92,6 +93,8 @@ def build(
     """
     if work.runner == "beam" and not importlib.util.find_spec("apache_beam"):
         raise InputError("--runner beam needs Apache Beam: pip install -r requirements/beam.txt")
+    if work.beam_options and work.runner != "beam":
+        raise InputError(f"--beam-options are for --runner beam, got them with {work.runner}: {work.beam_options}")
     reader = datasets.reader_of(source.dataset)
     selected = select(datasets.read(source), selection, reader, vocabulary and vocabulary.names)
     vocabulary = vocabulary or Vocabulary(selected.labels)
@@ -138,6 +141,7 @@ def _build(
             shards=tuple(shards),
             merges=selected.merges,
             counts_before=selected.counts_before if selected.merges else {},
+            counts_after=selected.counts_after if selected.merges else {},
         )
         files.write_text(out / PLAN, plan.model_dump_json(indent=1))
     del selected  # the lists are on disk now
@@ -340,6 +344,7 @@ def _finish(out: Path | RemotePath, plan: Plan, max_quarantined: float) -> schem
         feature_dims=feature_dims,
         merges=plan.merges,
         counts_before=plan.counts_before,
+        counts_after=plan.counts_after,
     )
     files.write_text(out / NOTES, json.dumps(dict(zip(plan.shards, parts, strict=True))))
     files.write_text(out / schema.MANIFEST, manifest.model_dump_json(indent=1))

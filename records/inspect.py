@@ -7,13 +7,14 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from records.selection import BAR, histogram
+from records.selection import bar, histogram
 from tfmusic import audio, cli, data, report, schema
 from tfmusic.config import Data, Layout
 from tfmusic.files import RemotePath
@@ -31,6 +32,7 @@ class Findings:
     errors: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     tracks: int = 0
+    damaged: bool = False  # whether an error is one that building again mends
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,12 +78,12 @@ def check(directory: Path | RemotePath) -> Findings:
             if not complaints[0].endswith("no such file"):
                 complaints += _read(directory, shard, manifest, tracks, counts[shard.split])
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, audio.AudioError) as error:
-            complaints.append(f"{directory / shard.file} stops being readable: {' '.join(str(error).split())[:160]}")
+            complaints.append(f"{directory / shard.file} stops being readable: {_plain(error)}")
         complaints = [complaint for complaint in complaints if complaint]
         if complaints:
             damaged.add(shard.split)
         found.errors += complaints
-    found.tracks = len(tracks)
+    found.tracks, found.damaged = len(tracks), bool(damaged)
     for name, split in manifest.splits.items():
         members = [track for track in tracks if track.split == name]
         if name not in damaged:
@@ -102,6 +104,11 @@ def check(directory: Path | RemotePath) -> Findings:
             if track.full_scale > CLIPPED_SHARE
         ]
     return found
+
+
+def _plain(error: Exception) -> str:
+    """An error of TensorFlow without the names of its nodes."""
+    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", " ".join(str(error).split()))[:160].strip()
 
 
 def _wrong_hash(directory: Path | RemotePath, shard: schema.Shard) -> str:
@@ -247,12 +254,12 @@ def info(directory: Path | RemotePath) -> str:
         lines.append(f"{name:6} {split.tracks:7} tracks  {manifest.hours(name):8.2f} h  {split.unlabelled} without a label")
     lines.append(shuffle_quality(directory, manifest))
     if manifest.merges:
-        lines.append(histogram(manifest.counts_before, manifest.label_counts, manifest.merges))
+        lines.append(histogram(manifest.counts_before, manifest.counts_after, manifest.merges))
     totals = manifest.label_counts
     width = max(map(len, totals))
     for label, total in totals.items():
         counts = " / ".join(str(split.label_counts[manifest.labels.index(label)]) for split in manifest.splits.values())
-        lines.append(f"{label:{width}} {'█' * max(1, round(BAR * total / max(1, *totals.values())))} {counts}")
+        lines.append(f"{label:{width}} {bar(total, max(totals.values()))} {counts}")
     if not isinstance(directory, RemotePath):
         report.label_counts(manifest).savefig(directory / PICTURE, dpi=110)
         lines.append(f"picture: {directory / PICTURE}")

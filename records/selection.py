@@ -30,6 +30,7 @@ class Selected:
     labels: tuple[str, ...]  # in alphabetical order
     merges: dict[str, str]  # old label -> new one
     counts_before: dict[str, int]  # clips with each label of the dataset
+    counts_after: dict[str, int]  # clips with each label that is kept, before --subset
 
 
 def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabulary: Collection[str] | None = None) -> Selected:
@@ -56,6 +57,9 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabula
     chosen = frozenset(labels)
     kept = functools.cache(lambda labels: tuple(label for label in _merged(labels, merges) if label in chosen))
     _replace(clips, labels=lambda clip: kept(clip.labels))
+    after = label_counts(clips)
+    if before and not after:
+        raise InputError(f"no label is left of {len(before)}: --tags, --top-tags and --min-count {selection.min_count} drop all of them")
     if selection.labelled:
         clips = [clip for clip in clips if clip.labels]
     if selection.split_by == "official":
@@ -67,7 +71,7 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabula
         first = {name: sorted((stable_hash(clip.id), clip.id) for clip in clips if clip.split == name)[: selection.subset] for name in SPLITS}
         taken = {clip_id for members in first.values() for _, clip_id in members}
         clips = [clip for clip in clips if clip.id in taken]
-    return Selected(clips, tuple(sorted(labels)), merges, before)
+    return Selected(clips, tuple(sorted(labels)), merges, before, after)
 
 
 def _compact(clips: Iterable[Clip]) -> list[Clip]:
@@ -134,8 +138,13 @@ def histogram(counts_before: Mapping[str, int], counts_after: Mapping[str, int],
     for when in ("before", "after"):
         lines.append(f"labels {when} merging:")
         for label, count, _, new in (row for row in rows if row[2] == when):
-            lines.append(f"  {label:{width}} {'█' * max(1, round(BAR * count / most))} {count}{f' -> {new}' if new else ''}")
+            lines.append(f"  {label:{width}} {bar(count, most)} {count}{f' -> {new}' if new else ''}")
     return "\n".join(lines)
+
+
+def bar(count: int, most: int) -> str:
+    """A bar of `BAR` characters for the greatest count, one at least for any, none for 0."""
+    return "█" * max(bool(count), round(BAR * count / max(1, most)))
 
 
 def with_splits(clips: list[Clip], split_by: str = "group") -> list[Clip]:

@@ -49,6 +49,8 @@ def test_a_wrong_flag_of_train_is_one_line(arguments, complaint):
         ("build --dataset folders --audio gone --out OUT", "--audio must be a folder"),
         ("build --dataset folders --audio . --out OUT --chunk-s 2 --stride-s 3", "stride_s must be below chunk_s"),
         ("build --dataset folders --audio . --out OUT --workers 0", "--workers"),
+        ("build --dataset folders --audio . --out OUT --beam-options=--runner=FlinkRunner", "--beam-options are for --runner beam"),
+        ("build --dataset folders --audio s3://b/x --out OUT", "got s3://b/x: TensorFlow opens no s3://; mount or copy it (python"),
         ("check nowhere", "no manifest.json"),
         ("info nowhere", "no manifest.json"),
     ],

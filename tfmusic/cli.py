@@ -41,7 +41,9 @@ def parse(target: Any, *, prog: str, cli: Callable[..., Any] = tyro.cli, **optio
     except pydantic.ValidationError as error:  # of a class whose flags have no prefix; tyro lets it through
         first = error.errors()[0]
         flag = "".join(f"--{name}".replace("_", "-") + ": " for name in first["loc"][-1:])
-        message = f"{flag}{first['msg'].removeprefix('Value error, ')}, got {first['input']}" if flag else first["msg"].removeprefix("Value error, ")
+        message = flag + first["msg"].removeprefix("Value error, ")
+        if flag and ", got " not in message:
+            message += f", got {first['input']}"
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -81,6 +81,7 @@ class Manifest(Settings):
     feature_dims: int = 0  # length of a feature vector; 0: the records hold audio
     merges: dict[str, str] = {}  # old label -> new one, as asked for
     counts_before: dict[str, int] = {}  # clips with each label of the dataset before merging and choosing
+    counts_after: dict[str, int] = {}  # the same afterwards, before --subset
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -128,7 +129,9 @@ def read_manifest(directory: Path | RemotePath, sizes: bool = True) -> Manifest:
         manifest = Manifest.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{directory} has no {MANIFEST}, so it holds no finished records; {rebuild}") from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise InputError(f"{path} must be a manifest of format {FORMAT}: {str(error).splitlines()[0]}; {rebuild}") from error
     if manifest.format != FORMAT:
         raise InputError(f"{path}: format must be {FORMAT}, got {manifest.format}; {rebuild}")

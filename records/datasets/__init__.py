@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from records.datasets import csv, esc50, fma, folders, fsd50k, gtzan, magnatagatune, mtg_jamendo, nsynth
 from records.datasets.clip import Clip, Reader, Source
 from tfmusic.config import InputError
+from tfmusic.files import RemotePath
 
 READERS: dict[str, Reader] = {
     "csv": csv.READER,
@@ -44,6 +45,8 @@ def read(source: Source) -> Iterator[Clip]:
         if getattr(source, field) != Source.model_fields[field].default and field not in reader.takes:
             raise InputError(f"--dataset {source.dataset} takes no --{field.replace('_', '-')}, got {getattr(source, field)}")
     if not source.audio.is_dir():
+        if isinstance(source.audio, RemotePath):
+            source.audio.stat()  # raises what hides behind the answer no
         raise InputError(f"--audio must be a folder, got {source.audio}")
     return reader.read(source.model_copy(update=filled))
 

@@ -175,7 +175,10 @@ def _recorded(sizes: Sizes) -> Iterator[Clip]:
     pending: dict[tuple[int, int], np.ndarray] = {}
     found = 0
     for index in np.random.default_rng(0).permutation(len(paths)):
-        floats, rate_hz = soundfile.read(paths[index], dtype="float32", always_2d=True)  # int16 reads of Vorbis wrap around
+        try:
+            floats, rate_hz = soundfile.read(paths[index], dtype="float32", always_2d=True)  # int16 reads of Vorbis wrap around
+        except soundfile.LibsndfileError:  # .m4a and whatever else it cannot read
+            continue
         waveform = (np.clip(floats, -1, 1) * 32_767).astype(np.int16)
         kind, samples = (rate_hz, waveform.shape[1]), round(sizes.track_s * rate_hz)
         pending[kind] = np.concatenate([pending[kind], waveform]) if kind in pending else waveform
