@@ -144,7 +144,7 @@ def _build(
             counts_after=selected.counts_after if selected.merges else {},
         )
         files.write_text(out / PLAN, plan.model_dump_json(indent=1))
-    del selected  # the lists are on disk now
+    selected.clips.clear()  # the lists are on disk now
 
     todo = [name for name in plan.shards if not is_done(out, name)]
     if work.runner == "beam":
