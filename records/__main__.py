@@ -80,7 +80,7 @@ def check(directory: tyro.conf.Positional[Path], /) -> None:
         print(f"error: {line}", file=sys.stderr)
     if found.errors:
         advice = "; the command that built it, with --repair, writes damaged shards anew" if found.damaged else ""
-        raise InputError(f"{directory}: {len(found.errors)} errors{advice}")
+        raise InputError(f"{directory}: {len(found.errors)} error{'s'[: len(found.errors) > 1]}{advice}")
     print(f"{directory}: all {found.tracks} tracks as the manifest says, {len(found.notes)} notes")
 
 

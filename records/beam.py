@@ -8,6 +8,7 @@ goes on.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import shlex
@@ -28,6 +29,7 @@ from tfmusic.files import RemotePath
 
 NAMESPACE, LOG = "tfmusic", "beam.log"
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner", "PrismRunner")
+SERVED = ("PortableRunner", "FlinkRunner", "SparkRunner")  # have a job server, which may know more options
 POLL_S = 1.0  # between looks at what is finished
 
 
@@ -66,14 +68,19 @@ def run(out: Path | RemotePath, names: list[str], options: str, workers: int) ->
         InputError: the options are none that Beam knows, or the job failed.
         KeyboardInterrupt: Ctrl-C; the finished shards are kept.
     """
-    settings = _settings(options, workers)
     (out / LOG).unlink(missing_ok=True)
     try:
-        pipeline = beam.Pipeline(options=settings)
+        with contextlib.redirect_stderr(io.StringIO()):  # argparse prints its usage, and then leaves
+            settings = _settings(options, workers)
+            unknown = _unknown(settings)
+            pipeline = beam.Pipeline(options=settings)
+    except SystemExit as error:
+        raise InputError(f"--beam-options must have values that Beam takes, got {options}") from error
     except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"the Beam job could not be started: {' '.join(str(error).split())[:300]}") from error
-    unknown = _unknown(settings)
-    if unknown and settings.view_as(StandardOptions).runner != "PortableRunner":  # whose job server may know more
+    if unknown and settings.view_as(StandardOptions).runner not in SERVED:
         raise InputError(f"--beam-options must be flags that Beam knows, got {', '.join(f'--{name}' for name in sorted(unknown))}")
     _ = pipeline | beam.Create(names, reshuffle=True) | beam.ParDo(WriteShard(str(out.absolute())))
     local, result = settings.view_as(StandardOptions).runner in LOCAL_RUNNERS, None
@@ -166,6 +173,7 @@ def _settings(options: str, workers: int) -> PipelineOptions:
         words.append("--default_sdk_harness_log_level=WARNING")
     if "--runner" not in options:
         words.append("--runner=DirectRunner")
-    if PipelineOptions(words).view_as(StandardOptions).runner in LOCAL_RUNNERS and "--direct_num_workers" not in options:
-        words += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    if PipelineOptions(words).view_as(StandardOptions).runner in LOCAL_RUNNERS:
+        defaults = {"--direct_num_workers": workers, "--direct_running_mode": "multi_processing"}
+        words += [f"{flag}={value}" for flag, value in defaults.items() if flag not in options]
     return PipelineOptions(words)

@@ -125,8 +125,10 @@ def _build(
             raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
         if (out / schema.MANIFEST).is_file() and not _reopened(out, work.repair):
             print(f"{out} is complete already")
+            if (out / PARTS).is_dir():  # a kill came between the manifest and the end
+                files.remove_tree(out / PARTS)
             return schema.read_manifest(out)
-    elif any(not path.name.startswith((f".{PLAN}.", PARTS, LOCK)) for path in out.iterdir()):  # what a kill while the plan is written leaves
+    elif not all(_is_ours(path) for path in out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out} with other files in it")
     (out / PARTS).mkdir(exist_ok=True)
     shards = _write_lists(selected.clips, plan.counts if plan else _count_shards(selected.clips, layout, work.shard_mb, workers), out)
@@ -309,6 +311,14 @@ def _finish(out: Path | RemotePath, plan: Plan, max_quarantined: float) -> schem
     if missing:
         raise InputError(f"{len(missing)} of {len(plan.shards)} shards are missing, {out / missing[0]} for one; the same command goes on")
     parts = [json.loads(_note(out, name).read_text("utf-8")) for name in plan.shards]
+    if (out / schema.MANIFEST).is_file():
+        before = {shard.file: shard.sha256 for shard in schema.read_manifest(out, sizes=False).shards}
+        changed = [part["shard"]["file"] for part in parts if part["shard"]["sha256"] != before.get(part["shard"]["file"])]
+        if changed:
+            raise InputError(
+                f"{out / changed[0]} is not what it was: the audio files or the libraries that read them have changed; "
+                f"delete {out} and build it again, or bring the old ones back"
+            )
     quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
     if not any(part["counts"]["tracks"] for part in parts):
         for path in (out / PLAN, *(out / name for name in plan.shards)):
@@ -323,7 +333,7 @@ def _finish(out: Path | RemotePath, plan: Plan, max_quarantined: float) -> schem
                 _note(out, name).unlink()
         raise InputError(
             f"{len(quarantine)} of {clips} clips could not be used, the first: {quarantine[0]['reason']}; see {out / QUARANTINE}. "
-            "The same command tries them again; a higher --max-quarantined goes without them"
+            f"Mend them, delete {out} and build again, or go on without them by a higher --max-quarantined"
         )
     feature_dims = 0
     if plan.layout.payload == "features":
@@ -371,6 +381,8 @@ def _count_shards(clips: list[Clip], layout: Layout, shard_mb: float, workers: i
     def size(clip: Clip) -> int:
         try:
             duration_s = clip.duration_s or audio.probe(clip.path)[0] - clip.start_s
+        except audio.UnreadableError as error:
+            raise InputError(str(error)) from error
         except audio.AudioError:
             return 0
         samples = round(max(duration_s, 0) * layout.sample_rate_hz)
@@ -425,7 +437,10 @@ def _read_plan(out: Path | RemotePath) -> Plan | None:
 
 
 def _reopened(out: Path | RemotePath, hashes: bool) -> bool:
-    """Takes a finished set up again when shards of it are missing, cut or (with `hashes`) altered; the others keep their notes."""
+    """Takes a finished set up again when shards of it are missing, cut or (with `hashes`) altered; the others keep their notes.
+
+    The manifest stays, for `_finish` to compare what is written now with what was written then.
+    """
     manifest = schema.read_manifest(out, sizes=False)
     wrong = []
     for shard in cli.progress(manifest.shards, unit="shard", desc="compare") if hashes else manifest.shards:
@@ -435,13 +450,13 @@ def _reopened(out: Path | RemotePath, hashes: bool) -> bool:
         return False
     print(f"{len(wrong)} of {len(manifest.shards)} shards are not what was built; writing them anew")
     (out / PARTS).mkdir(exist_ok=True)
-    notes = json.loads((out / NOTES).read_text("utf-8")) if (out / NOTES).is_file() else {}
+    try:
+        notes = json.loads((out / NOTES).read_text("utf-8"))
+    except (OSError, ValueError):
+        notes = {}  # then every shard is written anew
     for name, note in notes.items():
         if name not in wrong:
             files.write_text(_note(out, name), json.dumps(note))
-    for name in wrong:
-        (out / name).unlink(missing_ok=True)
-    (out / schema.MANIFEST).unlink()
     return True
 
 
@@ -451,8 +466,10 @@ def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: 
     def about(path: Path | RemotePath) -> bytes:
         try:
             status = path.stat()
-        except OSError:  # a missing file is quarantined later
-            return b""
+        except OSError as error:
+            if error.errno in audio.LASTING:  # a missing file is quarantined later
+                return b""
+            raise InputError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
         return f"{status.st_size} {status.st_mtime_ns}".encode()
 
     numbers = (work.min_s, work.shard_mb)
@@ -497,6 +514,13 @@ def _sha1(path: Path, _size: int, _time: int) -> bytes:
         return hashlib.file_digest(file, "sha1").digest()
 
 
+def _is_ours(path: Path | RemotePath) -> bool:
+    """Whether it is something that a kill leaves while the plan is written; whatever else is called `parts` is not ours to delete."""
+    if path.name == PARTS:
+        return path.is_dir() and all(part.name.endswith((".tfrecord.clips", ".tmp")) for part in path.iterdir())
+    return path.name == LOCK or path.name.startswith(f".{PLAN}.")
+
+
 @contextlib.contextmanager
 def _locked(out: Path | RemotePath) -> Iterator[None]:
     """One build at a time in a local directory; a bucket knows no locks.
@@ -514,6 +538,8 @@ def _locked(out: Path | RemotePath) -> Iterator[None]:
             raise InputError(f"another build is at work in {out}") from None
         except OSError:  # a mount without locks
             pass
+        if not ((out / LOCK).exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(out / LOCK))):  # its owner has just left with it
+            raise InputError(f"another build was at work in {out} until now; the same command goes on")
         try:
             yield
         finally:
@@ -530,5 +556,5 @@ def is_done(out: Path | RemotePath, name: str) -> bool:
     try:
         note = json.loads(_note(out, name).read_text("utf-8"))
         return (out / name).stat().st_size == note["shard"]["bytes"]
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -254,7 +254,7 @@ def info(directory: Path | RemotePath) -> str:
         lines.append(f"{name:6} {split.tracks:7} tracks  {manifest.hours(name):8.2f} h  {split.unlabelled} without a label")
     lines.append(shuffle_quality(directory, manifest))
     if manifest.merges:
-        lines.append(histogram(manifest.counts_before, manifest.counts_after, manifest.merges))
+        lines.append(histogram(manifest.counts_before, manifest.counts_after, manifest.merges) + "\nlabels of the records, train / valid / test:")
     totals = manifest.label_counts
     width = max(map(len, totals))
     for label, total in totals.items():

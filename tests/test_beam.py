@@ -52,6 +52,7 @@ def test_two_worker_processes_write_the_same_bytes(broken, tmp_path):
         ("FlinkRunner", "--beam-options must be flags such as --runner=FlinkRunner, got 'FlinkRunner'"),
         ("--runner='", "--beam-options must be one string of flags"),
         ("--num_wrokers=7 --nonsense", "must be flags that Beam knows, got --nonsense, --num_wrokers"),
+        ("--direct_num_workers=abc", "must have values that Beam takes, got --direct_num_workers=abc"),
         ("--runner=NoSuchRunner", "the Beam job could not be started.*NoSuchRunner"),
     ],
 )

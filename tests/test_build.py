@@ -298,3 +298,43 @@ def test_most_clips_unusable_is_an_error_that_the_same_command_can_overcome(coll
         build(source, tmp_path / "out", LAYOUT)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert build(source, tmp_path / "out", LAYOUT, work=Work(max_quarantined=0.7)).quarantined == 40
+
+
+def test_a_folder_of_ones_own_that_is_called_parts_is_not_deleted(tmp_path):
+    (tmp_path / "parts" / "dog").mkdir(parents=True)
+    soundfile.write(tmp_path / "parts" / "dog" / "1.wav", tone(440, 1.0), RATE_HZ)
+    with pytest.raises(InputError, match="new or empty folder"):
+        build(Source(dataset="folders", audio=tmp_path / "parts"), tmp_path, LAYOUT)
+    assert (tmp_path / "parts" / "dog" / "1.wav").is_file()
+
+
+def test_repair_refuses_what_comes_out_otherwise(collection, tmp_path):
+    """The source of a train track rots with size and time kept, and a train shard is altered: the old manifest stays as it was."""
+    place = shutil.copytree(collection, tmp_path / "audio")
+    source, out = Source(dataset="csv", csv=place / "clips.csv", audio=place), tmp_path / "out"
+    build(source, out, LAYOUT)
+    manifest = (out / "manifest.json").read_bytes()
+    victim, shard = place / "train" / "00.wav", next(out.glob("train*"))
+    status = victim.stat()
+    victim.write_bytes(victim.read_bytes()[:-400] + bytes(400))
+    os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=f"{shard.name} is not what it was: the audio files or the libraries"):
+        build(source, out, LAYOUT, work=Work(repair=True))
+    assert (out / "manifest.json").read_bytes() == manifest
+
+
+def test_torn_notes_cost_a_whole_build_and_nothing_else(collection, records, tmp_path):
+    copy = shutil.copytree(records, tmp_path / "copy")
+    (copy / "notes.json").write_bytes((copy / "notes.json").read_bytes()[:50])
+    next(copy.glob("train*")).unlink()
+    repaired(collection, copy)
+    assert shards_of(copy) == shards_of(records)
+
+
+def test_a_header_that_the_system_fails_to_read_is_no_empty_file(collection, tmp_path, monkeypatch):
+    """It would plan fewer shards, for good."""
+    monkeypatch.setattr(audio, "probe", lambda path: (_ for _ in ()).throw(audio.unreadable(str(path), OSError(errno.EIO, "Input/output error"))))
+    with pytest.raises(InputError, match="cannot be read: Input/output error"):
+        build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection), tmp_path / "out", LAYOUT)
+    assert not (tmp_path / "out" / "plan.json").exists()

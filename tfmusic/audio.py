@@ -290,6 +290,8 @@ def _sound_file(file: str | BinaryIO) -> soundfile.SoundFile:
         sound.close()
         reason = "Format not recognised."
     except soundfile.LibsndfileError as error:
+        if error.code == 2:  # SF_ERR_SYSTEM: it opens the path once more, for which there may be no descriptor left
+            raise UnreadableError(f"cannot be read: {error.error_string}") from None
         reason = "no MPEG frames found" if error.code == 7 else error.error_string  # 7: "File does not exist ...", wrong here
     except TypeError:  # a name that ends in .raw
         reason = "headerless samples"
