@@ -321,7 +321,7 @@ def _finish(out: Path | RemotePath, plan: Plan, max_quarantined: float) -> schem
             )
     quarantine = sorted((row for part in parts for row in part["quarantine"]), key=lambda row: row["id"])
     if not any(part["counts"]["tracks"] for part in parts):
-        for path in (out / PLAN, *(out / name for name in plan.shards)):
+        for path in (out / PLAN, out / QUARANTINE, out / NOTES, *(out / name for name in plan.shards)):
             path.unlink(missing_ok=True)
         files.remove_tree(out / PARTS)
         raise InputError(f"no clip could be read; the first of {len(quarantine)}: {quarantine[0]['path']}: {quarantine[0]['reason']}")
