@@ -76,9 +76,9 @@ def run(out: Path | RemotePath, names: list[str], options: str, workers: int) ->
             pipeline = beam.Pipeline(options=settings)
     except SystemExit as error:
         raise InputError(f"--beam-options must have values that Beam takes, got {options}") from error
+    except InputError:
+        raise
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"the Beam job could not be started: {' '.join(str(error).split())[:300]}") from error
     if unknown and settings.view_as(StandardOptions).runner not in SERVED:
         raise InputError(f"--beam-options must be flags that Beam knows, got {', '.join(f'--{name}' for name in sorted(unknown))}")

@@ -251,8 +251,7 @@ def write_shard(
                 advance()
         with open(spooled, "rb") as spool:
             runs = _write_runs(spool, tracks, temporary, out / name)
-        with open(temporary, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = schema.sha256_of(temporary)
         size = temporary.stat().st_size
         files.publish(temporary, out / name)
     shard = schema.Shard(split=split, file=name, bytes=size, sha256=digest, runs=runs)

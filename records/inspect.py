@@ -85,10 +85,11 @@ def check(directory: Path | RemotePath) -> Findings:
         found.errors += complaints
     found.tracks, found.damaged = len(tracks), bool(damaged)
     for name, split in manifest.splits.items():
+        if name in damaged:  # then the counts are too
+            continue
         members = [track for track in tracks if track.split == name]
-        if name not in damaged:
-            found.errors += _wrong_counts(directory / schema.MANIFEST, name, split, members, counts[name])
-        if members and name not in damaged:
+        found.errors += _wrong_counts(directory / schema.MANIFEST, name, split, members, counts[name])
+        if members:
             absent = [label for label, count in zip(manifest.labels, counts[name], strict=True) if not count]
             found.notes += [f"no track of {name} has the label {label!r}" for label in absent]
     found.errors += _doubled(tracks)

@@ -131,15 +131,14 @@ def parse_merges(given: Iterable[str], maps: Mapping[str, Mapping[str, str]], kn
 
 def histogram(counts_before: Mapping[str, int], counts_after: Mapping[str, int], merges: Mapping[str, str]) -> str:
     """Counts of the labels before and after merging, new labels with what went into them, as text with bars."""
-    rows = [(label, count, "before", merges.get(label, "")) for label, count in counts_before.items()]
-    rows += [(label, count, "after", "") for label, count in counts_after.items()]
-    width, most = max(len(row[0]) for row in rows), max(row[1] for row in rows)
-    lines = []
-    for when in ("before", "after"):
-        lines.append(f"labels {when} merging:")
-        for label, count, _, new in (row for row in rows if row[2] == when):
-            lines.append(f"  {label:{width}} {bar(count, most)} {count}{f' -> {new}' if new else ''}")
-    return "\n".join(lines)
+    width, most = max(map(len, [*counts_before, *counts_after])), max([*counts_before.values(), *counts_after.values()])
+
+    def row(label: str, count: int) -> str:
+        return f"  {label:{width}} {bar(count, most)} {count}"
+
+    before = [row(label, count) + (f" -> {merges[label]}" if label in merges else "") for label, count in counts_before.items()]
+    after = [row(label, count) for label, count in counts_after.items()]
+    return "\n".join(["labels before merging:", *before, "labels after merging:", *after])
 
 
 def bar(count: int, most: int) -> str:

@@ -95,9 +95,6 @@ class RemotePath(PurePosixPath):
         if not missing_ok or self.exists():
             _do(self, "remove")
 
-    def rmdir(self) -> None:
-        remove_tree(self)
-
     def resolve(self) -> RemotePath:
         return self
 
@@ -120,13 +117,9 @@ def location(text: str | os.PathLike) -> Path | RemotePath:
     if not scheme:
         return Path(text)
     if scheme[1] not in SCHEMES:
-        raise InputError(f"a path must be local or begin with gs://, got {printable_url(text)}: TensorFlow opens no {scheme[1]}://; mount or copy it")
+        url = re.sub(r":/(?=[^/])", "://", os.fspath(text), count=1)  # as the user typed it
+        raise InputError(f"a path must be local or begin with gs://, got {url}: TensorFlow opens no {scheme[1]}://; mount or copy it")
     return RemotePath(text)
-
-
-def printable_url(text: str | os.PathLike) -> str:
-    """What the user typed: pathlib makes gs:/bucket of gs://bucket."""
-    return re.sub(r"^([A-Za-z][\w+.-]+):/(?=[^/])", r"\1://", os.fspath(text))
 
 
 Location = Annotated[Path, pydantic.PlainValidator(location), pydantic.PlainSerializer(str)]  # field type; the flags' parser sees Path

@@ -133,14 +133,13 @@ TRANSFORMS = {"fft": _fft, "dft": _dft}  # config -> (frames -> real part, imagi
 
 
 @functools.lru_cache(maxsize=32)
-def _constants(config: FrontEnd, transform: str):
-    """What `mel_power` needs of a configuration, computed once: the transform with its window, and the filters."""
-    return _transform(config, transform), mel_matrix(config)
+def _transform(config: FrontEnd, transform: str):
+    return TRANSFORMS[transform](config)
 
 
 @functools.lru_cache(maxsize=32)
-def _transform(config: FrontEnd, transform: str):
-    return TRANSFORMS[transform](config)
+def _mel_filters(config: FrontEnd):
+    return mel_matrix(config)
 
 
 @functools.lru_cache(maxsize=32)
@@ -186,7 +185,7 @@ def mel_power(waveform, config: FrontEnd, transform: str = "fft"):
     Returns:
         float32 `[shape=(batch, frames, n_mels)]`.
     """
-    return tf.tensordot(spectrum(waveform, config, transform), _constants(config, transform)[1], 1)
+    return tf.tensordot(spectrum(waveform, config, transform), _mel_filters(config), 1)
 
 
 def chroma(waveform, config: FrontEnd, transform: str = "fft"):
@@ -293,7 +292,7 @@ class LogMel(keras.layers.Layer):
             raise ValueError(f"transform must be one of {list(TRANSFORMS)}, got {transform!r}")
         self.frontend = FrontEnd.model_validate(frontend)
         self.transform = transform
-        _constants(self.frontend.channels[0], transform)  # an empty band warns here, not in the first step; all channels have the same
+        _mel_filters(self.frontend.channels[0])  # an empty band warns here, not in the first step; all channels have the same
 
     def call(self, waveform):
         log_mels = [LOGS[one.log](mel_power(waveform, one, self.transform), one.floor) for one in self.frontend.channels]

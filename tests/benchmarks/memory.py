@@ -3,8 +3,7 @@
 `python -m tests.benchmarks.memory`
 
 Equal on both sides: clips of half a second (hard links to eight .wav files of 16 kHz mono, each a clip of its own with its own name, artist and
-two labels), two workers, shards of about 2 MiB. Shards are that small because a finished one is read back through a mapping, whose pages count as
-resident: with the default of 128 MiB both sets would be a few shards of growing size, and the figure would be theirs.
+two labels), two workers, shards of about 2 MiB, so that both sets are many of them.
 
 The figure is the kernel's own high-water mark, VmHWM, which a child process reads of itself when it ends: getrusage would count what the
 process that started it held. TensorFlow's import is in it. What grows with the clips is their list, from the csv to the plan.
