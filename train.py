@@ -16,7 +16,7 @@ from typing import Annotated
 import pydantic
 import tyro
 
-from tfmusic import cli, recipes
+from tfmusic import cli, recipes, run
 from tfmusic.config import Experiment, InputError, Layout, Settings
 from tfmusic.files import Location
 
@@ -36,6 +36,7 @@ class Choice(Modes):
 
     task: str | None = None
     recipe: str | None = None
+    init: Path | None = None
 
 
 class Options(Modes):
@@ -61,7 +62,7 @@ def main() -> None:
             print(f"{name:24} {recipe.__doc__.splitlines()[0]}")
         return
     if choice.resume:
-        given = [*rest, *filter(None, (choice.task, choice.recipe))]
+        given = [*rest, *(str(value) for value in (choice.task, choice.recipe, choice.init) if value)]
         if given:
             raise InputError(f"--resume takes no other flag, got {' '.join(given)}")
         cli.load_tensorflow()
@@ -70,6 +71,8 @@ def main() -> None:
         finish(choice.resume, lambda: training.resume(choice.resume))
         return
     experiment = recipe_of(choice)
+    if init := choice.init or experiment.init:
+        experiment = begun_with(experiment, init)
     settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
     start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
 
@@ -84,6 +87,13 @@ def recipe_of(choice: Choice) -> Experiment:
     if name not in recipes.RECIPES:
         raise InputError(f"--recipe must be one of {', '.join(recipes.RECIPES)}, got {name!r}")
     return recipes.RECIPES[name]()
+
+
+def begun_with(experiment: Experiment, init: Path) -> Experiment:
+    """A recipe with the front end and net of the run that it is to begin with, so that nobody must repeat their flags."""
+    source = run.read(init).experiment
+    net = experiment.net.model_copy(update={"name": source.net.name, "width": source.net.width})
+    return experiment.model_copy(update={"init": init, "frontend": source.frontend, "net": net})
 
 
 def start(experiment: Experiment, options: Options, any_records: bool) -> None:

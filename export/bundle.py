@@ -27,6 +27,10 @@ from tfmusic.tasks import TASKS
 SAVED_MODEL, CARD = "saved_model", "card.md"
 RUN_FILES = (run.LABELS, run.EXPERIMENT, run.METRICS)  # copied as they are
 FILES = {"float32": "model_float32.tflite", "float16": "model_float16.tflite"}
+OUTPUTS = {
+    "tags": "`tags`, one score in [0, 1] for each line of labels.txt.",
+    "embedding": "`embedding`, a vector of unit length; the scalar product of two is how alike they sound.",
+}
 TOLERANCES = {SAVED_MODEL: 1e-5, FILES["float32"]: 1e-4, FILES["float16"]: 5e-3}  # greatest difference of a score from Keras'
 
 
@@ -66,15 +70,15 @@ def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
         content = to_tflite(model)
         (work / FILES["float32"]).write_bytes(content)
         (work / FILES["float16"]).write_bytes(to_float16(content, model))
-        files.write_text(work / MODEL_INFO, _model_info(info).model_dump_json(indent=1))
-        files.write_text(work / CARD, _card(info, manifest, _checked(work, model, info, manifest)))
+        files.write_text(work / MODEL_INFO, _model_info(info, model).model_dump_json(indent=1))
+        files.write_text(work / CARD, _card(info, model, manifest, _checked(work, model, info, manifest)))
         os.replace(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return out
 
 
-def _model_info(info: run.RunInfo) -> ModelInfo:
+def _model_info(info: run.RunInfo, model: keras.Model) -> ModelInfo:
     frontend = info.experiment.frontend
     return ModelInfo(
         name=info.experiment.recipe,
@@ -83,6 +87,7 @@ def _model_info(info: run.RunInfo) -> ModelInfo:
         window_samples=frontend.window_samples,
         hop_s=info.experiment.evaluation.hop_s,
         short=frontend.short,
+        outputs={name: int(tensor.shape[1]) for name, tensor in model.output.items()},
         files=FILES,
         vocabulary_sha1=info.vocabulary_sha1,
         code_version=VERSION,
@@ -159,17 +164,22 @@ def _checked(work: Path, model: keras.Model, info: run.RunInfo, manifest: schema
         return evaluate.score_tracks(score, counted, experiment.frontend, experiment.evaluation)
 
     keras_score = evaluate.scorer(model)
-    expected = np.concatenate([keras_score(windows), scored(keras_score, "Keras").scores])
+    of_windows, of_tracks = keras_score(windows), scored(keras_score, "Keras").outputs
     saved = tf.saved_model.load(str(work / SAVED_MODEL))
+
+    def saved_score(batch: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values.numpy() for name, values in saved.serve(batch).items()}
+
     with cli.hush():
-        scorers = {SAVED_MODEL: lambda batch: saved.serve(batch).numpy()} | {FILES[name]: Predictor(work, name).score for name in FILES}
+        scorers = {SAVED_MODEL: saved_score} | {FILES[name]: Predictor(work, name).score for name in FILES}
     rows = []
     for name, score in scorers.items():
-        tracks = scored(score, name)
-        difference = float(np.abs(np.concatenate([score(windows), tracks.scores]) - expected).max())
+        tracks, probed = scored(score, name), score(windows)
+        pairs = [(found[output], wanted[output]) for found, wanted in ((probed, of_windows), (tracks.outputs, of_tracks)) for output in wanted]
+        difference = float(np.max([np.abs(found - wanted).max() for found, wanted in pairs]))  # Python's max may lose a nan
         if not difference <= TOLERANCES[name]:  # a nan is refused too
             raise InputError(f"{name} must score within {TOLERANCES[name]:g} of Keras, got a difference of {difference:.2g}; nothing was written")
-        figures = TASKS[experiment.task].figures(tracks.y_true, tracks.scores, 0, experiment.fit.seed)
+        figures = evaluate.FIGURES[TASKS[experiment.task].output](tracks, 0, experiment.fit.seed)
         rows.append({"file": name, "bytes": _bytes(work / name), "difference": difference, **figures})
     return rows
 
@@ -197,7 +207,7 @@ def _quiet():
         logging.getLogger("absl").setLevel(level)
 
 
-def _card(info: run.RunInfo, manifest: schema.Manifest, rows: list[dict]) -> str:
+def _card(info: run.RunInfo, model: keras.Model, manifest: schema.Manifest, rows: list[dict]) -> str:
     """card.md: what the model is, what it hears, what it was measured on."""
     frontend, evaluation = info.experiment.frontend, info.experiment.evaluation
     train, test = manifest.split("train"), manifest.split("test")
@@ -207,13 +217,14 @@ def _card(info: run.RunInfo, manifest: schema.Manifest, rows: list[dict]) -> str
     for row in rows:
         scores = " | ".join(f"{row[name]:.4f}" for name in watched)
         table.append(f"| {row['file']} | {row['bytes'] / 1e6:.2f} MB | {row['difference']:.1e} | {scores} |")
+    outputs = " ".join(OUTPUTS[name] for name in model.output)
     return f"""# {info.experiment.recipe}
 
 {info.experiment.task.capitalize()} with {len(manifest.labels)} labels, made by tfmusic {VERSION} from records of the dataset reader
 `{manifest.dataset}`: {train.tracks} training clips ({manifest.hours("train"):.2f} h), {test.tracks} test clips.
 
 Input: mono waveform in [-1, 1] at {frontend.sample_rate_hz} Hz, {frontend.window_samples} samples ({frontend.window_s:.3g} s); the log-mel is inside.
-Output: one score in [0, 1] for each line of labels.txt. A whole file is the mean over windows every {evaluation.hop_s:g} s.
+Outputs: {outputs} A whole file is the mean over windows every {evaluation.hop_s:g} s.
 
 Every file scored all test tracks by itself; the difference is over their scores, silence, full scale, a constant and noise.
 

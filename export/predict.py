@@ -1,7 +1,9 @@
-"""Tags for audio files from a bundle: numpy, soundfile, soxr and LiteRT, no TensorFlow. What it must know stands in the bundle's model.json.
+"""Tags and embeddings of audio files from a bundle: numpy, soundfile, soxr and LiteRT, no TensorFlow. What it must know stands in the bundle's
+model.json.
 
 predict = Predictor("runs/first/bundle")
 predict(waveform, sample_rate_hz)      # {"guitar": 0.83, ...}, highest first
+predict.embedding("song.mp3")          # unit vector; the scalar product of two is their similarity
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class ModelInfo(Settings):
     window_samples: int = pydantic.Field(gt=0)
     hop_s: float = pydantic.Field(gt=0)
     short: str
+    outputs: dict[str, int]  # "tags" -> number of labels, "embedding" -> dimensions
     files: dict[str, str]  # precision -> file
     vocabulary_sha1: str
     code_version: str
@@ -78,14 +81,14 @@ class Predictor:
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads or os.cpu_count() or 1)
             self._interpreter.allocate_tensors()
+            self._run = self._interpreter.get_signature_runner("serving_default")  # finds the outputs by their names
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{path} must be a readable .tflite file: {str(error).splitlines()[0]}") from error
-        self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
-        shapes = tuple(self._input["shape"]), tuple(self._output["shape"])
-        wanted = (1, self.info.window_samples), (1, len(self.labels))
-        if shapes != wanted:
-            raise InputError(f"{path} must map {wanted[0]} to {wanted[1]} as model.json and labels.txt say, got {shapes[0]} to {shapes[1]}")
+        shapes = {name: tuple(map(int, tensor["shape"])) for tensors in (self._run.get_input_details(), self._run.get_output_details())
+                  for name, tensor in tensors.items()}  # fmt: skip
+        wanted = {"waveform": (1, self.info.window_samples)} | {name: (1, dims) for name, dims in self.info.outputs.items()}
+        if shapes != wanted or self.info.outputs.get("tags", len(self.labels)) != len(self.labels):
+            raise InputError(f"{path} must have the tensors {wanted} that model.json and labels.txt tell of, got {shapes}")
 
     def __call__(self, waveform: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
         """Scores over a whole waveform.
@@ -99,6 +102,7 @@ class Predictor:
 
         Raises:
             AudioError: too short, or not finite.
+            InputError: the bundle has no tags.
         """
         return self.over_time(audio.convert(waveform, sample_rate_hz, self.info.sample_rate_hz)).ranked()
 
@@ -107,25 +111,46 @@ class Predictor:
 
         Raises:
             AudioError: the file cannot be used.
+            InputError: the bundle has no tags.
         """
         return self.over_time(audio.load(Path(path), self.info.sample_rate_hz))
 
+    def embedding(self, path: Path | str) -> np.ndarray:
+        """The embedding of an audio file, the mean of its windows', float32 of unit length `[shape=(dims,)]`.
+
+        Raises:
+            AudioError: the file cannot be used.
+            InputError: the bundle has no embedding.
+        """
+        self._needs("embedding")
+        _, outputs = self._outputs(audio.load(Path(path), self.info.sample_rate_hz))
+        mean = outputs["embedding"].mean(axis=0, dtype=np.float64)
+        return (mean / max(np.linalg.norm(mean), 1e-12)).astype(np.float32)
+
     def over_time(self, waveform: np.ndarray) -> Prediction:
         """Scores of every window of int16 mono audio at the model's own rate `[shape=(samples,)]`."""
+        self._needs("tags")
+        starts, outputs = self._outputs(waveform)
+        rate_hz = self.info.sample_rate_hz
+        return Prediction(len(waveform) / rate_hz, starts / rate_hz, outputs["tags"], self.labels.names)
+
+    def _outputs(self, waveform: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         window, rate_hz = self.info.window_samples, self.info.sample_rate_hz
         hop = max(1, round(self.info.hop_s * rate_hz))
         starts = audio.window_starts(len(waveform), window, hop)
-        scores = self.score(audio.windows(waveform, window, hop, self.info.short))
-        return Prediction(len(waveform) / rate_hz, starts / rate_hz, scores, self.labels.names)
+        return starts, self.score(audio.windows(waveform, window, hop, self.info.short))
 
-    def score(self, windows: np.ndarray) -> np.ndarray:
-        """float32 `[shape=(windows, samples)]` to scores `[shape=(windows, labels)]`."""
-        scores = np.empty((len(windows), len(self.labels)), np.float32)
-        for row, window in zip(scores, windows, strict=True):
-            self._interpreter.set_tensor(self._input["index"], window[None])
-            self._interpreter.invoke()
-            row[:] = self._interpreter.get_tensor(self._output["index"])[0]
-        return scores
+    def _needs(self, output: str) -> None:
+        if output not in self.info.outputs:
+            raise InputError(f"the bundle {self.info.name} must have the output {output}, got {', '.join(self.info.outputs)} ({self.info.task})")
+
+    def score(self, windows: np.ndarray) -> dict[str, np.ndarray]:
+        """float32 `[shape=(windows, samples)]` to every output: "tags" `[shape=(windows, labels)]`, "embedding" `[shape=(windows, dims)]`."""
+        outputs = {name: np.empty((len(windows), dims), np.float32) for name, dims in self.info.outputs.items()}
+        for row, window in enumerate(windows):
+            for name, values in self._run(waveform=window[None]).items():
+                outputs[name][row] = values[0]
+        return outputs
 
 
 def read_info(bundle: Path) -> ModelInfo:

@@ -52,8 +52,8 @@ def compute(waveform: np.ndarray, sample_rate_hz: int, features: Features) -> np
     * `chroma`: twelve pitch classes from C, the greatest of each frame 1, silence 0; tuning is taken to be 440 Hz, where librosa estimates it.
     * `fused`: both side by side as they are, decibels first. Their scales differ a hundredfold: normalise each column in the net.
     * `beat_mel`, `beat_chroma`, `beat_fused`: their mean over the frames of every beat interval, see `beat_frames` and `means`.
-    * `embedding`: what the `logits` layer of the run's net is fed, for windows at the run's own evaluation hop, the last one ending where the
-      track ends.
+    * `embedding`: what the `logits` layer of the run's net is fed, or the unit-length embedding of a net without one, for windows at the
+      run's own evaluation hop, the last one ending where the track ends.
 
     Args:
         waveform: int16 `[shape=(samples,)]`.
@@ -274,17 +274,15 @@ def _experiment(directory: Path) -> Experiment:
 
 @once
 def _embedder(directory: Path) -> keras.Model:
-    """Waveforms `[shape=(batch, samples)]` to what the run's `logits` layer is fed `[shape=(batch, dim)]`.
+    """Waveforms `[shape=(batch, samples)]` to what the run's `logits` layer is fed, or, without one, to its embedding `[shape=(batch, dim)]`.
 
     Raises:
-        InputError: the run has no model, or one without such a layer.
+        InputError: the run has no model.
     """
     frontend, net, _ = models.parts(evaluate.load_best(directory))
-    logits = [layer for layer in net.layers if layer.name == "logits"]
-    if not logits or len(logits[0].input.shape) != 2:
-        raise InputError(f"{directory / run.BEST} must have a layer 'logits' that is fed one vector a window, got {net.name} without it")
+    fed = [layer.input for layer in net.layers if layer.name == "logits"] or [net.output["embedding"]]
     waveform = keras.Input((frontend.frontend.window_samples,), name="waveform")
-    return keras.Model(waveform, keras.Model(net.input, logits[0].input)(frontend(waveform)))
+    return keras.Model(waveform, keras.Model(net.input, fed[0])(frontend(waveform)))
 
 
 @once

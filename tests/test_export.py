@@ -42,10 +42,16 @@ def predict(*arguments):
 def test_every_file_scores_as_keras_does(bundle, trained):
     windows = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 4000)).astype("float32")
     expected = evaluate.scorer(evaluate.load_best(trained))(windows)
+    assert {name: values.shape for name, values in expected.items()} == {"tags": (4, 4), "embedding": (4, 8)}
     saved = tf.saved_model.load(str(bundle / "saved_model"))
-    np.testing.assert_allclose(saved.serve(windows), expected, atol=1e-5)
-    np.testing.assert_allclose(Predictor(bundle).score(windows), expected, atol=1e-4)
-    np.testing.assert_allclose(Predictor(bundle, "float16").score(windows), expected, atol=5e-3)
+    for found, tolerance in (
+        (saved.serve(windows), 1e-5),
+        (Predictor(bundle).score(windows), 1e-4),
+        (Predictor(bundle, "float16").score(windows), 5e-3),
+    ):
+        assert set(found) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, atol=tolerance)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -64,9 +70,9 @@ def test_an_fft_size_that_tflite_lacks_is_exported_as_a_matrix_product(tmp_path)
     interpreter = Interpreter(model_content=bundling.to_tflite(model))
     interpreter.allocate_tensors()
     window = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 4000)).astype("float32")
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], window)
-    interpreter.invoke()
-    np.testing.assert_allclose(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), evaluate.scorer(model)(window), atol=1e-4)
+    found = interpreter.get_signature_runner("serving_default")(waveform=window)
+    for name, values in evaluate.scorer(model)(window).items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4)
 
 
 def test_float16_halves_a_net_but_leaves_the_front_end_in_float32(tmp_path):
@@ -95,17 +101,22 @@ def test_the_card_and_model_json_say_what_a_client_must_know(bundle):
     assert (bundle / "labels.txt").read_text() == "high\nlow\nnoisy\nrare\n"
 
 
-def spoilt(monkeypatch, precision, spoil):
-    """Makes the file of one precision score otherwise."""
+def spoilt(monkeypatch, precision, spoil, output="tags"):
+    """Makes the file of one precision put out something else."""
     score, create = Predictor.score, Predictor.__init__
+
+    def spoilt_score(self, windows):
+        outputs = score(self, windows)
+        return outputs | {output: spoil(outputs[output])} if self.which == precision else outputs
+
     monkeypatch.setattr(Predictor, "__init__", lambda self, bundle, which: setattr(self, "which", which) or create(self, bundle, which))
-    monkeypatch.setattr(Predictor, "score", lambda self, windows: spoil(score(self, windows)) if self.which == precision else score(self, windows))
+    monkeypatch.setattr(Predictor, "score", spoilt_score)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize(("precision", "output"), [("float32", "tags"), ("float16", "tags"), ("float32", "embedding")])
 @pytest.mark.parametrize("spoil", [lambda scores: scores * np.nan, lambda scores: 1 - scores, lambda scores: scores + 0.01])
-def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, spoil):
-    spoilt(monkeypatch, precision, spoil)
+def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, output, spoil):
+    spoilt(monkeypatch, precision, spoil, output)
     with pytest.raises(InputError, match=f"model_{precision}.tflite must score within"):
         bundling.bundle(trained, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -154,7 +165,7 @@ def test_a_file_scores_as_its_record_does(bundle, trained, collection, records):
     manifest, score = schema.read_manifest(records), evaluate.scorer(evaluate.load_best(trained))
     scored = evaluate.score_tracks(score, data.tracks(records, manifest, "test"), EXPERIMENT.frontend, EXPERIMENT.evaluation)
     predictor = Predictor(bundle)
-    for name, expected in zip(scored.ids, scored.scores, strict=True):
+    for name, expected in zip(scored.ids, scored.outputs["tags"], strict=True):
         np.testing.assert_allclose(predictor.file(collection / name).scores.mean(axis=0), expected, atol=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -11,7 +12,7 @@ from records import features as offline
 from records.features import beat_edges, beat_frames, compute, dims, means
 from tests.conftest import EXPERIMENT, RATE_HZ
 from tfmusic import audio, evaluate, models
-from tfmusic.config import PRESETS, Features, InputError
+from tfmusic.config import PRESETS, Features, InputError, Net
 from tfmusic.frontend import LogMel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*mel bands hold no FFT bin")
@@ -154,8 +155,21 @@ def test_embeddings_are_what_the_logits_are_computed_from(trained, samples):
     deployed = evaluate.load_best(trained)
     _, net, _ = models.parts(deployed)
     kernel, bias = net.get_layer("logits").get_weights()
-    np.testing.assert_allclose(1 / (1 + np.exp(-(found @ kernel + bias))), deployed(windows), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-(found @ kernel + bias))), deployed(windows)["tags"], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(compute(waveform, RATE_HZ, settings.model_copy(update={"dtype": "float16"})), found.astype("float16"))
+
+
+def test_a_run_without_tags_gives_its_embedding(monkeypatch):
+    """Unit length is only the embedding's own: the vector before the heads has any."""
+    net = models.build(Net(name="cnn2d", width=0.125, embedding=6), (32, 16), 0)
+    deployed = models.deploy(LogMel(EXPERIMENT.frontend), net, "sigmoid")
+    monkeypatch.setattr(evaluate, "load_best", lambda directory: deployed)
+    offline._embedder.forget()
+    found = offline._embedder(Path("run"))
+    offline._embedder.forget()
+    windows = np.random.default_rng(0).uniform(-1, 1, (3, EXPERIMENT.frontend.window_samples)).astype("float32")
+    assert found.output_shape == (None, 6)
+    np.testing.assert_array_equal(found(windows), deployed(windows)["embedding"])
 
 
 def test_embeddings_that_cannot_be(trained, tmp_path):

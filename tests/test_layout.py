@@ -17,11 +17,13 @@ THIRD_PARTY = {
     "tfmusic.recipes": LIGHT,
     "tfmusic.labels": LIGHT,
     "tfmusic.metrics": LIGHT,
+    "tfmusic.sampling": LIGHT,
     "tfmusic.audio": LIGHT | {"soundfile", "soxr"},
     "tfmusic.files": LIGHT,
     "tfmusic.run": LIGHT,
     "tfmusic.cli": LIGHT | {"tyro", "tqdm"},
-    "tfmusic.report": LIGHT | {"matplotlib"} | HEAVY,
+    "tfmusic.exhibits": LIGHT | {"matplotlib"},
+    "tfmusic.report": LIGHT | {"matplotlib"},
     "tfmusic": LIGHT | HEAVY,
     "records.synthesis": LIGHT | {"scipy"},
     "records.demo": LIGHT | {"scipy", "soundfile"},
@@ -34,13 +36,14 @@ THIRD_PARTY = {
     "export.bundle": LIGHT | HEAVY | {"ai_edge_litert"},
     "export": {"tyro"},
 }
-FREE = {"config", "files", "labels", "recipes", "metrics", "audio", "run", "cli"}  # of tfmusic: no TensorFlow, so importable from anything
+# of tfmusic: no TensorFlow, so importable from anything
+FREE = {"config", "files", "labels", "recipes", "metrics", "sampling", "audio", "run", "cli"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
-    {"schema", "frontend", "augment", "losses"},
-    {"models"},
+    {"schema", "frontend", "augment", "losses", "embedding_losses", "retrieval", "optimizers"},
+    {"models", "catalogue"},
     {"tasks", "data"},
-    {"callbacks", "evaluate", "report"},
+    {"callbacks", "evaluate", "exhibits", "report"},
     {"training"},
 ]
 

@@ -54,7 +54,7 @@ def test_figures_are_scikit_learns_on_the_mean_over_windows_of_whole_tracks(trai
         starts = sorted({*range(0, max(len(track.waveform) - 4000, 0), 2000), max(len(track.waveform) - 4000, 0)})
         padded = np.pad(track.waveform, (0, max(0, 4000 - len(track.waveform))))
         cut = np.stack([padded[start : start + 4000] for start in starts]).astype("float32") / 32768
-        scores.append(np.asarray(model(cut)).mean(axis=0))
+        scores.append(np.asarray(model(cut)["tags"]).mean(axis=0))
         y_true.append(track.labels)
     y_true, scores = np.stack(y_true), np.stack(scores)
     figures = json.loads((trained / run.METRICS).read_text())["test"]
@@ -70,8 +70,9 @@ def test_a_tracks_score_does_not_depend_on_the_tracks_beside_it(trained, records
     manifest, score = schema.read_manifest(records), evaluate.scorer(evaluate.load_best(trained))
     tracks = list(data.tracks(records, manifest, "test"))
     together = evaluate.score_tracks(score, tracks, EXPERIMENT.frontend, EXPERIMENT.evaluation)
-    alone = [evaluate.score_tracks(score, [track], EXPERIMENT.frontend, EXPERIMENT.evaluation).scores[0] for track in tracks]
-    np.testing.assert_allclose(together.scores, alone, rtol=0, atol=1e-7)
+    alone = [evaluate.score_tracks(score, [track], EXPERIMENT.frontend, EXPERIMENT.evaluation).outputs for track in tracks]
+    for name, values in together.outputs.items():
+        np.testing.assert_allclose(values, [outputs[name][0] for outputs in alone], rtol=0, atol=1e-6 if name == "embedding" else 1e-7)
     assert together.windows == sum(len(audio.window_starts(len(track.waveform), 4000, 2000)) for track in tracks)
 
 
@@ -117,7 +118,7 @@ def test_the_report_shows_table_and_pictures(trained):
     text = report.write(trained)
     page = (trained / run.REPORT).read_text()
     assert "test" in text and f"{json.loads((trained / run.METRICS).read_text())['test']['roc_auc']:.3f}" in text
-    assert page.count("data:image/png;base64,") == 4 and "1 of 4 labels have no positive" in page
+    assert page.count("data:image/png;base64,") >= 4 and "1 of 4 labels have no positive" in page
 
 
 # --- going on -------------------------------------------------------------------------------------------------------------------------------

@@ -207,9 +207,10 @@ class Data(Settings):
 class Net(Settings):
     """The network from log-mel to logits: an entry of `tfmusic.models.MODELS`."""
 
-    name: Literal["cnn2d", "short_chunk_res"] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
+    name: Literal["linear", "cnn2d", "crnn", "musicnn", "short_chunk_res"] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
     width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the last dense layer.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the heads.")
+    embedding: int = Field(0, ge=0, description="Dimensions that the embedding is projected to; 0: the vector that the tags come from.")
 
 
 class Loss(Settings):
@@ -220,6 +221,35 @@ class Loss(Settings):
     focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Weight of the positives; none: no balancing.")
 
 
+class Sampling(Settings):
+    """Metric learning: which training clips make a batch; `tfmusic.sampling`."""
+
+    batches: Literal["shuffled", "balanced", "triplets", "extremes", "errors", "crops"] = Field(
+        "balanced",
+        description="shuffled: every clip once. balanced: a few clips of each of a few labels. triplets: anchor, positive, negative. extremes, "
+        "errors: triplets out of a tagger's scores. crops: two windows of each clip.",
+    )
+    positives: Literal["tags", "group"] = Field("tags", description="What makes two clips alike: shared tags, or the group (artist, instrument).")
+    clips_per_label: int = Field(4, gt=1, description="balanced: clips of each tag or group in a batch.")
+    tagger: Path | None = Field(None, description="extremes, errors: run directory of the tagger.")
+    top: int | None = Field(None, gt=0, description="errors: tags taken as predicted, the highest; none: as many as the clip has.")
+    clean_negatives: bool = Field(False, description="extremes, errors: a negative shares no tag with its anchor.")
+
+
+class Similarity(Settings):
+    """Metric learning: the loss on the embedding; `tfmusic.embedding_losses`."""
+
+    loss: Literal["triplet", "supervised_contrastive", "nt_xent", "proxy_nca", "proxy_anchor"] = "triplet"
+    mining: Literal["all", "hard", "semi_hard", "weighted"] = Field("semi_hard", description="triplet: which of a batch's triplets count.")
+    distance: Literal["cosine", "euclidean", "squared"] = Field("cosine", description="triplet: between embeddings.")
+    margin: float | None = Field(0.2, ge=0, description="triplet, proxy_anchor: least gap asked for; none: the triplet's soft margin.")
+    overlap: Literal["jaccard", "idf"] = Field("jaccard", description="How alike two clips are: shared labels by number, or by rarity.")
+    positive_from: Probability = Field(0.0, description="triplet: least overlap of a positive; all below is negative. 0: any shared label.")
+    temperature: float = Field(0.1, gt=0, description="supervised_contrastive, nt_xent: divisor of similarities.")
+    scale: float = Field(32.0, gt=0, description="proxy_nca, proxy_anchor: factor on similarities.")
+    tag_weight: float = Field(0.0, ge=0, description="Weight of tags learnt beside the embedding, by the settings of the tagging loss; 0: none.")
+
+
 class Fit(Settings):
     """Optimisation."""
 
@@ -227,7 +257,10 @@ class Fit(Settings):
     batch_size: int = Field(16, gt=0, description="Windows a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW); 0: Adam.")
-    monitor: Literal["val_map", "val_roc_auc"] = Field("val_map", description="Figure that picks the best epoch, greater is better.")
+    monitor: Literal["val_map", "val_roc_auc", "val_map_at_r", "val_recall_at_1", "val_ndcg_at_8", "val_group_map_at_r"] = Field(
+        "val_map", description="Figure that picks the best epoch, greater is better."
+    )
+    init_learning_rate: float | None = Field(None, ge=0, description="Step size of the layers that --init brings; none: that of all.")
     patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the net in training; auto: bfloat16 where the processor computes in it. All else is float32."
@@ -247,11 +280,51 @@ class Experiment(Settings):
     """Everything a run needs besides its records."""
 
     recipe: str = Field(description="Name of the recipe this began as.")
-    task: Literal["tagging"] = Field("tagging", description="Key of tfmusic.tasks.TASKS.")
+    task: Literal["tagging", "similarity"] = Field("tagging", description="Key of tfmusic.tasks.TASKS.")
+    init: Path | None = Field(None, description="Run directory whose net this one begins with; its front end and net are the defaults then.")
+    freeze: str | None = Field(None, description="Layer up to which the net keeps the weights of --init.")
     frontend: FrontEnd = FrontEnd()
     augment: Augment = Augment()
     data: Data = Data()
     net: Net = Net()
     loss: Loss = Loss()
+    sampling: Sampling = Sampling()
+    similarity: Similarity = Similarity()
     fit: Fit = Fit()
     evaluation: Evaluation = Evaluation()
+
+    @property
+    def triplets_given(self) -> bool:
+        """Whether a batch is a row of anchor, positive, negative."""
+        return self.sampling.batches in ("triplets", "extremes", "errors")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if self.task == "tagging" and self.net.embedding:
+            raise ValueError(f"net.embedding is for the task similarity and must be 0 for tagging, got {self.net.embedding}")
+        if self.task == "similarity":
+            self._check_similarity()
+        if self.init is None:
+            for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
+                if value is not None:
+                    raise ValueError(f"{name} is for layers that --init brings and must be left out without it, got {value}")
+        return self
+
+    def _check_similarity(self) -> None:
+        batches, batch_size, loss = self.sampling.batches, self.fit.batch_size, self.similarity.loss
+        if self.augment.mixup_alpha:
+            raise ValueError(f"augment.mixup_alpha must be 0 for similarity, whose labels are shared or not, got {self.augment.mixup_alpha:g}")
+        if self.triplets_given and loss != "triplet":
+            raise ValueError(f"sampling.batches {batches} are for the loss triplet, got {loss}")
+        if batches == "crops" and loss.startswith("proxy"):
+            raise ValueError(f"sampling.batches crops have no labels that a loss {loss} could keep proxies of; take shuffled or balanced")
+        multiple = {"crops": 2, "balanced": self.sampling.clips_per_label}.get(batches, 3 if self.triplets_given else 1)
+        if batch_size % multiple or batch_size < 2 * multiple:
+            raise ValueError(
+                f"fit.batch_size must be a multiple of {multiple} and at least {2 * multiple} for sampling.batches {batches}, got {batch_size}"
+            )
+        mined = batches in ("extremes", "errors")
+        if mined != (self.sampling.tagger is not None):
+            raise ValueError(
+                f"sampling.tagger must be the run of a tagger for batches extremes and errors, and left out for {batches}, got {self.sampling.tagger}"
+            )

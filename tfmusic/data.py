@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from tfmusic import augment, schema
+from tfmusic.catalogue import Catalogue, Track
 from tfmusic.config import Experiment, InputError
 from tfmusic.files import RemotePath
 from tfmusic.frontend import LogMel
 
-READ_BUFFER_BYTES = 256 * 1024  # more costs copies and page faults; none is a little faster on a warm local disk only
 PARSED_TOGETHER = 16  # records; one call for each costs more than the parsing
-CROP, SHUFFLE, MASK, MIX = range(4)  # streams of random numbers, apart for equal seeds and indices
+CROP, SHUFFLE, MASK, MIX, CHUNK = range(5)  # streams of random numbers, apart for equal seeds and indices
 STREAMS = 8
 BUCKET_FRAMES = [round(16 * 2 ** (step / 2)) for step in range(21)]  # bounds of the buckets of sequences, 16 to 16,384
-
-
-@dataclasses.dataclass(frozen=True)
-class Track:
-    """A whole validation or test track."""
-
-    id: str
-    waveform: np.ndarray  # int16 (samples,)
-    labels: np.ndarray  # 0/1 (labels,)
-    targets: np.ndarray  # float32 (targets,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,28 +86,98 @@ def train_batches(directory: Path | RemotePath, manifest: schema.Manifest, exper
         InputError: the records do not fit the experiment.
     """
     check_records(manifest, experiment)
-    steps = steps_per_epoch(manifest, experiment)
-    frontend = LogMel(experiment.frontend)
-    fit, masks, alpha = experiment.fit, experiment.augment.spec_augment, experiment.augment.mixup_alpha
+    steps, fit, alpha = steps_per_epoch(manifest, experiment), experiment.fit, experiment.augment.mixup_alpha
+    features_of = _features_of(experiment)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
 
-        def features_of(step, batch):
+        def example_of(step, batch):
             waveforms, labels, index = batch
-            features = frontend(tf.cast(waveforms, tf.float32) / 32768.0)
-            if masks.probability > 0:
-                features = augment.spec_augment(features, _seeds(seed, MASK, index), **masks.model_dump())
-            if alpha > 0:
-                features, labels = augment.mixup(features, labels, _seeds(seed, MIX, step), alpha)
-            return features, labels
+            features = features_of(waveforms, _seeds(seed, MASK, index))
+            return augment.mixup(features, labels, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, labels)
 
         stream = _shuffle(windows(directory, manifest, experiment, epoch), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
         stream = stream.batch(fit.batch_size, drop_remainder=True).take(steps).enumerate()
-        return stream.map(features_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return stream.map(example_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    epochs = tf.data.Dataset.range(first_epoch, max(fit.epochs, first_epoch))
-    return epochs.flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
+    return _epochs(epoch_of, fit.epochs, first_epoch)
+
+
+def chosen_batches(
+    manifest: schema.Manifest,
+    experiment: Experiment,
+    catalogue: Catalogue,
+    choose: Callable[[int], np.ndarray],
+    truth: np.ndarray | None,
+    first_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Stream of training batches out of chosen tracks, a random window of each; otherwise as `train_batches`.
+
+    Args:
+        manifest: of the records.
+        experiment: front end, SpecAugment, batch size, seed and number of epochs.
+        catalogue: of the records.
+        choose: number of an epoch to its rows of the catalogue, int64 `[shape=(steps, batch)]`.
+        truth: what two windows must share to be alike: 0/1 for every row `[shape=(tracks, columns)]`, or the number of its group, -1 for none
+            `[shape=(tracks,)]`; None: the clip, each of which comes twice in a row.
+        first_epoch: where to begin `int >= 0`.
+
+    Returns:
+        One dict a batch: "features" float32 `[shape=(batch, frames, mels)]`, "truth" float32 `[shape=(batch, columns)]`, "labels" float32
+        `[shape=(batch, labels)]`.
+
+    Raises:
+        InputError: the records do not fit the experiment.
+    """
+    check_records(manifest, experiment)
+    steps, fit = steps_per_epoch(manifest, experiment), experiment.fit
+    features_of = _features_of(experiment)
+    clips = tf.one_hot(tf.range(fit.batch_size) // 2, fit.batch_size // 2)
+    columns, table = truth_columns(experiment, truth), None if truth is None else tf.constant(truth)
+
+    def truth_of(rows):
+        if table is None:
+            return clips
+        found = tf.gather(table, rows)
+        return tf.one_hot(found, columns) if found.shape.rank == 1 else tf.cast(found, tf.float32)
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
+        rows = tf.ensure_shape(tf.numpy_function(lambda number: choose(int(number)), [epoch], tf.int64), (steps, fit.batch_size))
+
+        def example_of(rows, batch):
+            waveforms, labels, index = batch
+            features = features_of(waveforms, _seeds(seed, MASK, index))
+            return {"features": features, "truth": truth_of(rows), "labels": labels}
+
+        stream = chosen_windows(manifest, experiment, catalogue, tf.reshape(rows, [-1]), epoch).batch(fit.batch_size, drop_remainder=True)
+        zipped = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(rows), stream)
+        return zipped.map(example_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    return _epochs(epoch_of, fit.epochs, first_epoch)
+
+
+def truth_columns(experiment: Experiment, truth: np.ndarray | None) -> int:
+    """Width of a batch's truth in `chosen_batches`."""
+    if truth is None:
+        return experiment.fit.batch_size // 2
+    return truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1
+
+
+def _features_of(experiment: Experiment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """int16 windows and a seed each to features of training examples: front end and SpecAugment."""
+    frontend, masks = LogMel(experiment.frontend), experiment.augment.spec_augment
+
+    def features_of(waveforms: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        features = frontend(tf.cast(waveforms, tf.float32) / 32768.0)
+        return augment.spec_augment(features, seeds, **masks.model_dump()) if masks.probability > 0 else features
+
+    return features_of
+
+
+def _epochs(epoch_of: Callable[[tf.Tensor], tf.data.Dataset], epochs: int, first_epoch: int) -> tf.data.Dataset:
+    return tf.data.Dataset.range(first_epoch, max(epochs, first_epoch)).flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
 
 
 def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor) -> tf.data.Dataset:
@@ -132,8 +192,39 @@ def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment:
     Returns:
         (window int16 `[shape=(samples,)]`, labels float32 `[shape=(labels,)]`, index int64 scalar: the window's number in the epoch).
     """
-    frontend, crops = experiment.frontend, experiment.data.crops_per_clip
+    crops = experiment.data.crops_per_clip
     seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+    visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
+    records = visits.flat_map(lambda visit: _visit(directory, manifest, visit, _seeds(seed, CROP, visit)))
+    return _crops(records, manifest, experiment, seed)
+
+
+def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue: Catalogue, rows: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+    """A random window of each of the chosen tracks, in their order, each start position of a track equally likely; result as `windows`.
+
+    Args:
+        manifest: of the records.
+        experiment: front end (window), seed.
+        catalogue: of the records.
+        rows: of the catalogue, int64 `[shape=(n,)]`.
+        epoch: number of the epoch, an int64 scalar.
+    """
+    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+    files, file, offsets, first = (tf.constant(column) for column in (catalogue.files, catalogue.file, catalogue.offsets, catalogue.first))
+
+    def record_of(index, row):
+        chunks = first[row + 1] - first[row]
+        share = tf.cast(augment.hashed_uniform(_seeds(seed, CHUNK, index[None]), 1)[0, 0], tf.float64)
+        chunk = tf.cast(share * tf.cast(chunks, tf.float64), tf.int64)
+        return schema.records_at(files[file[row]], offsets[first[row] + chunk]).take(1).get_single_element()
+
+    records = tf.data.Dataset.from_tensor_slices(rows).enumerate().map(record_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _crops(records, manifest, experiment, seed)
+
+
+def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Experiment, seed: tf.Tensor) -> tf.data.Dataset:
+    """Cuts a window out of every record, at a start in the share that its chunk has of the track."""
+    frontend = experiment.frontend
 
     def crop(index, block):
         example = schema.parse(block, len(manifest.labels), len(manifest.targets), ("payload",))
@@ -145,9 +236,7 @@ def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment:
         window = schema.decode_window(example["payload"], first, frontend.window_samples, frontend.short, manifest.layout.payload)
         return window, tf.cast(example["labels"], tf.float32), index
 
-    visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
-    records = visits.flat_map(lambda visit: _visit(directory, manifest, visit, _seeds(seed, CROP, visit))).enumerate().batch(PARSED_TOGETHER)
-    return records.map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+    return records.enumerate().batch(PARSED_TOGETHER).map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
 
 
 def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
@@ -175,19 +264,12 @@ def _visit(directory: Path | RemotePath, manifest: schema.Manifest, visit: tf.Te
     first = tf.cumsum(parts, exclusive=True)
 
     def run_of(row):
-        return _records_at(files[row], offsets[first[row] + visit % parts[row]]).take(tracks[row])
+        return schema.records_at(files[row], offsets[first[row] + visit % parts[row]]).take(tracks[row])
 
     order = tf.random.experimental.stateless_shuffle(tf.range(len(rows)), seed)
     return tf.data.Dataset.from_tensor_slices(order).interleave(
         run_of, cycle_length=min(16, len(rows)), num_parallel_calls=min(4, len(rows)), deterministic=True
     )
-
-
-def _records_at(file: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
-    """A TFRecord file from a byte offset on. Only the raw op takes an offset; it must stand inside a dataset function, since TensorFlow
-    (2.17 to 2.21) forgets the offset when it serialises the op at the top of a pipeline."""
-    variant = tf.raw_ops.TFRecordDatasetV2(filenames=[file], compression_type="", buffer_size=READ_BUFFER_BYTES, byte_offsets=[offset])
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
 def _seeds(seed: tf.Tensor, stream: int, index: tf.Tensor) -> tf.Tensor:
@@ -208,7 +290,7 @@ def tracks(directory: Path | RemotePath, manifest: schema.Manifest, split: str) 
     if manifest.layout.payload == "features":
         raise InputError(f"{directory} holds features ({manifest.layout.features.kind}), not audio")
     for example, waveform in _whole(directory, manifest, split):
-        yield Track(example["id"].decode(), waveform, example["labels"], example["targets"])
+        yield Track(example["id"].decode(), example["group"].decode(), waveform, example["labels"], example["targets"])
 
 
 def sequences(directory: Path | RemotePath, manifest: schema.Manifest, split: str) -> Iterator[Sequence]:
@@ -278,8 +360,10 @@ def _whole(directory: Path | RemotePath, manifest: schema.Manifest, split: str) 
     """Parsed record and payload of a split's tracks."""
     manifest.split(split)
     files = [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
-    records = tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER_BYTES)
-    parsed = records.map(lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "payload")), num_parallel_calls=2)
+    records = tf.data.TFRecordDataset(files, buffer_size=schema.READ_BUFFER_BYTES)
+    parsed = records.map(
+        lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "group", "payload")), num_parallel_calls=2
+    )
     with damage_named(directory):
         for example in parsed.prefetch(8).as_numpy_iterator():
             yield example, schema.unpack(example["payload"], manifest.layout, manifest.feature_dims)

@@ -11,22 +11,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import audio, data, files, models, run, schema  # noqa: F401 (models registers the layers of a saved model)
+from tfmusic import audio, catalogue, data, files, metrics, models, retrieval, run, schema  # noqa: F401 (models registers the layers of a saved model)
 from tfmusic.config import Evaluation, FrontEnd, InputError
-from tfmusic.tasks import TASKS
 
 BATCH_WINDOWS = 64  # scored together; no setting, for no figure may depend on it
-Score = Callable[[np.ndarray], np.ndarray]  # float32 (windows, samples) -> scores (windows, classes)
+Score = Callable[[np.ndarray], dict[str, np.ndarray]]  # float32 (windows, samples) -> outputs of the deployed model (windows, ...)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Scores of whole tracks, row by row."""
+    """Outputs of the deployed model for whole tracks, row by row."""
 
     ids: list[str]
+    groups: list[str]
     y_true: np.ndarray  # 0/1 (tracks, classes)
-    scores: np.ndarray  # float32 (tracks, classes)
+    outputs: dict[str, np.ndarray]  # "tags" float32 (tracks, classes), "embedding" float32 (tracks, dims) of unit length
     windows: int
+
+    @property
+    def finite(self) -> bool:
+        return all(np.isfinite(values).all() for values in self.outputs.values())
+
+
+# output of a deployed model -> its figures, from scored tracks, bootstrap resamples, seed
+FIGURES: dict[str, Callable[[Scored, int, int], dict]] = {
+    "tags": lambda scored, resamples, seed: metrics.ranking(scored.y_true, scored.outputs["tags"], resamples, seed),
+    "embedding": lambda scored, resamples, seed: retrieval.figures(
+        scored.outputs["embedding"], scored.y_true, catalogue.numbers(scored.groups), resamples, seed
+    ),
+}
 
 
 def scorer(model: keras.Model) -> Score:
@@ -34,16 +47,16 @@ def scorer(model: keras.Model) -> Score:
     signature = [tf.TensorSpec((None, model.inputs[0].shape[1]), tf.float32)]
     graph = tf.function(lambda windows: model(windows, training=False), input_signature=signature)
 
-    def score(windows: np.ndarray) -> np.ndarray:
+    def score(windows: np.ndarray) -> dict[str, np.ndarray]:
         # Always the same number of rows: another one sums in another order, and its last digits decide ties.
         rows = -len(windows) % BATCH_WINDOWS
-        return graph(np.pad(windows, [(0, rows), (0, 0)])).numpy()[: len(windows)]
+        return {name: values.numpy()[: len(windows)] for name, values in graph(np.pad(windows, [(0, rows), (0, 0)])).items()}
 
     return score
 
 
-def score_tracks(score: Score, tracks: Iterable[data.Track], frontend: FrontEnd, evaluation: Evaluation) -> Scored:
-    """Mean score of each track over its windows.
+def score_tracks(score: Score, tracks: Iterable[catalogue.Track], frontend: FrontEnd, evaluation: Evaluation) -> Scored:
+    """Mean of each track over its windows: of the tags' scores, and of the embedding, which is brought back to unit length.
 
     Args:
         score: windows to scores.
@@ -58,12 +71,13 @@ def score_tracks(score: Score, tracks: Iterable[data.Track], frontend: FrontEnd,
         InputError: there are no tracks.
     """
     hop_samples = max(1, round(evaluation.hop_s * frontend.sample_rate_hz))
-    ids, y_true, counts, scores = [], [], [], []
+    ids, groups, y_true, counts, scored = [], [], [], [], []
     pending: list[np.ndarray] = []
     waiting = 0
     for track in tracks:
         windows = audio.windows(track.waveform, frontend.window_samples, hop_samples, frontend.short)
         ids.append(track.id)
+        groups.append(track.group)
         y_true.append(track.labels)
         counts.append(len(windows))
         while len(windows):
@@ -72,16 +86,21 @@ def score_tracks(score: Score, tracks: Iterable[data.Track], frontend: FrontEnd,
             pending.append(taken)
             waiting += len(taken)
             if waiting == BATCH_WINDOWS:
-                scores.append(score(np.concatenate(pending)))
+                scored.append(score(np.concatenate(pending)))
                 pending, waiting = [], 0
     if pending:
-        scores.append(score(np.concatenate(pending)))
+        scored.append(score(np.concatenate(pending)))
     if not ids:
         raise InputError("there are no tracks to score")
     first = np.cumsum([0, *counts[:-1]])
-    sums = np.add.reduceat(np.concatenate(scores).astype(np.float64), first, axis=0)
-    means = (sums / np.array(counts)[:, None]).astype(np.float32)
-    return Scored(ids, np.stack(y_true), means, int(sum(counts)))
+    outputs = {}
+    for name in scored[0]:
+        sums = np.add.reduceat(np.concatenate([batch[name] for batch in scored]).astype(np.float64), first, axis=0)
+        means = sums / np.array(counts)[:, None]
+        if name == "embedding":
+            means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        outputs[name] = means.astype(np.float32)
+    return Scored(ids, groups, np.stack(y_true), outputs, int(sum(counts)))
 
 
 def evaluate(run_directory: Path | str, split: str = "test", records: Path | str | None = None) -> dict:
@@ -93,7 +112,7 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
         records: of the same vocabulary; none: those of the run.
 
     Returns:
-        The task's figures, and "tracks", "windows", "hop_s", "labels".
+        The figures of everything that the model puts out (`FIGURES`), and "tracks", "windows", "hop_s", "labels".
 
     Raises:
         InputError: no run, no records, the run's were built anew since, or given ones have another vocabulary.
@@ -104,15 +123,16 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
     if manifest.vocabulary_sha1 != info.vocabulary_sha1:
         raise InputError(f"{records} has another vocabulary than the run: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
-    return figures(scorer(load_best(directory)), files.location(records or info.records), manifest, info, split)
+    tracks = data.tracks(files.location(records or info.records), manifest, split)
+    return figures(score_tracks(scorer(load_best(directory)), tracks, info.experiment.frontend, info.experiment.evaluation), manifest, info)
 
 
-def figures(score: Score, records: Path, manifest: schema.Manifest, info: run.RunInfo, split: str) -> dict:
-    """The figures of any window scorer on one split of records; arguments and result as `evaluate`."""
+def figures(scored: Scored, manifest: schema.Manifest, info: run.RunInfo) -> dict:
+    """The figures of scored tracks; result as `evaluate`."""
     experiment = info.experiment
-    scored = score_tracks(score, data.tracks(records, manifest, split), experiment.frontend, experiment.evaluation)
+    of_outputs = [FIGURES[output](scored, experiment.evaluation.bootstrap, experiment.fit.seed) for output in scored.outputs]
     return {
-        **TASKS[experiment.task].figures(scored.y_true, scored.scores, experiment.evaluation.bootstrap, experiment.fit.seed),
+        **{name: value for found in of_outputs for name, value in found.items()},
         "tracks": len(scored.ids),
         "windows": scored.windows,
         "hop_s": experiment.evaluation.hop_s,

@@ -105,6 +105,7 @@ class FocalLossLayer(keras.layers.Layer):
 
     Args:
         gamma, alpha: as in `focal_loss`.
+        weight: factor on the loss `float >= 0`.
 
     >>> features, y_true = keras.Input((8,)), keras.Input((3,))
     >>> logits = keras.layers.Dense(3)(features)
@@ -113,19 +114,20 @@ class FocalLossLayer(keras.layers.Layer):
     >>> serving = keras.Model(features, logits)
     """
 
-    def __init__(self, gamma=2.0, alpha=None, **kwargs):
+    def __init__(self, gamma=2.0, alpha=None, weight=1.0, **kwargs):
         super().__init__(**{"autocast": False, **kwargs})  # the logits return as they came, under mixed precision too
         self.gamma, self.alpha = _checked(gamma, alpha)
+        self.weight = float(weight)
 
     def call(self, y_true, logits):
-        self.add_loss(ops.mean(focal_loss(y_true, logits, self.gamma, self.alpha)))
+        self.add_loss(self.weight * ops.mean(focal_loss(y_true, logits, self.gamma, self.alpha)))
         return logits
 
     def compute_output_shape(self, y_true_shape, logits_shape):
         return logits_shape
 
     def get_config(self):
-        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha}
+        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha, "weight": self.weight}
 
 
 LOSSES = {

@@ -1,34 +1,42 @@
-"""report.html: one page with the figures, curves and pictures of a run, and the table that the program prints."""
+"""report.html: one page with the figures, curves, pictures and sounds of a run; the same for TensorBoard; and the table that is printed."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import html
 import io
 import json
+import re
+import shutil
 from pathlib import Path
 
-import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
-from tfmusic import files, run, schema
+from tfmusic import audio, exhibits, files, run, schema
+from tfmusic.exhibits import Embedded, Exhibit
 from tfmusic.tasks import TASKS
 
-matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
-NAMES = {"roc_auc": "ROC-AUC", "map": "PR-AUC (mAP)"}
+NAMES = {
+    "roc_auc": "ROC-AUC", "map": "PR-AUC (mAP)", **{f"recall_at_{k}": f"Recall@{k}" for k in (1, 2, 4, 8)},
+    **{f"precision_at_{k}": f"precision@{k}" for k in (1, 2, 4, 8)}, "map_at_r": "mAP@R", "ndcg_at_8": "nDCG@8 (Jaccard gain)",
+    "group_recall_at_1": "nearest of the same group", "group_map_at_r": "mAP@R of groups", "graded_ndcg_at_8": "nDCG@8 (group 2, tag 1)",
+}  # fmt: skip
 STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-td { padding: .2em .8em; border-bottom: 1px solid #ddd }
+body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color-scheme: light dark }
+td { padding: .2em .8em; border-bottom: 1px solid #8884 }
 img { max-width: 100% }
+audio { height: 2em; vertical-align: middle }
 """
 
 
 def write(run_directory: Path | str) -> str:
-    """Writes report.html of an evaluated run.
+    """Writes report.html of an evaluated run, and its pictures and sounds for TensorBoard.
 
     Args:
-        run_directory: with metrics.json and history.csv.
+        run_directory: with metrics.json, history.csv and embeddings.npz.
 
     Returns:
         The table of test figures as text.
@@ -36,25 +44,31 @@ def write(run_directory: Path | str) -> str:
     directory = Path(run_directory)
     info = run.read(directory)
     figures = json.loads((directory / run.METRICS).read_text("utf-8"))
-    history = _history(directory / run.HISTORY)
     manifest = schema.read_manifest(info.records)
-    pictures = {
-        "Training": curves(history, info.experiment.fit.monitor),
-        "ROC-AUC of each tag": per_label(figures["test"], "roc_auc", chance=0.5),
-        "Average precision of each tag": per_label(figures["test"], "map", chance=None),
-        "Labels": label_counts(manifest),
-    }
-    watched = TASKS[info.experiment.task].watched
-    rows = table(figures, watched)
-    cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in rows)
-    body = [f"<h1>{html.escape(info.experiment.recipe)}</h1>", f"<table>{cells}</table>"]
+    shown = [Exhibit("Training", figure=curves(_history(directory / run.HISTORY), info.experiment.fit.monitor))]
+    if "map" in figures["test"]:
+        shown.append(Exhibit("ROC-AUC of each tag", figure=per_label(figures["test"], "roc_auc", chance=0.5)))
+        shown.append(Exhibit("Average precision of each tag", figure=per_label(figures["test"], "map", chance=None)))
+    with np.load(directory / run.EMBEDDINGS) as kept:
+        embedded = Embedded(kept["ids"].tolist(), kept["groups"].tolist(), kept["y_true"], kept["embedding"], manifest.labels)
+    shown += exhibits.of_embedding(embedded, info.records, manifest, info.experiment.fit.seed)
+    shown.append(Exhibit("Labels", figure=label_counts(manifest)))
+    _tensorboard(directory / run.TENSORBOARD / "test", shown, embedded, manifest.layout.sample_rate_hz)
+
+    rows = table(figures, TASKS[info.experiment.task].watched)
+    body = [f"<h1>{html.escape(info.experiment.recipe)}</h1>", _table(rows)]
     test = figures["test"]
     body.append(
-        f"<p>Means over labels, of {test['tracks']} whole test tracks ({test['windows']} windows, one every {test['hop_s']:g} s, averaged); "
-        f"{test['absent']} of {test['classes']} labels have no positive there and are left out. Brackets: 95 % bootstrap interval over tracks.</p>"
+        f"<p>{test['tracks']} whole test tracks ({test['windows']} windows, one every {test['hop_s']:g} s, averaged). Brackets: 95 % bootstrap "
+        "interval over tracks.</p>"
     )
-    for title, figure in pictures.items():
-        body.append(f"<h2>{title}</h2><img alt='{title}' src='data:image/png;base64,{_png(figure)}'>")
+    if "map" in test:
+        body.append(f"<p>ROC-AUC and mAP are means over labels; {test['absent']} of {test['classes']} labels have no positive there.</p>")
+    retrieved = [name for name in NAMES if f"{name}_random" in test]
+    found = [["retrieval among the test tracks", "embedding", "random ranking"]]
+    found += [[NAMES[name], _with_interval(test[name], test[f"{name}_interval"]), _with_interval(test[f"{name}_random"], None)] for name in retrieved]
+    body += ["<h2>Retrieval</h2>", _table(found), f"<p>{test['unlabelled']} tracks without a tag are no queries.</p>"]
+    body += [_section(exhibit, manifest.layout.sample_rate_hz) for exhibit in shown]
     body.append(f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>")
     page = f"<!doctype html><meta charset=utf-8><title>{html.escape(directory.name)}</title><style>{STYLE}</style>{''.join(body)}\n"
     files.write_text(directory / run.REPORT, page)
@@ -63,11 +77,53 @@ def write(run_directory: Path | str) -> str:
 
 
 def table(figures: dict, watched: tuple[str, ...]) -> list[list[str]]:
-    """Rows of text: a heading, then a row per split with each figure and its interval."""
+    """Rows of text: a heading, then a row per split with each figure and its interval; for retrieval a last row with chance."""
     rows = [["split", "tracks", *(NAMES[name] for name in watched)]]
     for split, values in figures.items():
         rows.append([split, str(values["tracks"]), *(_with_interval(values[name], values[f"{name}_interval"]) for name in watched)])
+    chance = [figures["test"].get(f"{name}_random") for name in watched]
+    if None not in chance:
+        rows.append(["random", str(figures["test"]["tracks"]), *(f"{value:.3f}" for value in chance)])
     return rows
+
+
+def _table(rows: list[list[str]]) -> str:
+    return f"<table>{''.join('<tr>' + ''.join(f'<td>{html.escape(cell)}' for cell in row) for row in rows)}</table>"
+
+
+def _section(exhibit: Exhibit, rate_hz: int) -> str:
+    """An exhibit as HTML, its picture and sounds inside."""
+    parts = [f"<h2>{html.escape(exhibit.title)}</h2>"]
+    if exhibit.text:
+        parts.append(f"<p>{html.escape(exhibit.text)}</p>")
+    if exhibit.figure:
+        parts.append(f"<img alt='{html.escape(exhibit.title, quote=True)}' src='data:image/png;base64,{_base64(_png(exhibit.figure))}'>")
+    for sound in exhibit.sounds:
+        source = f"data:audio/flac;base64,{_base64(audio.encode_flac(sound.waveform, rate_hz))}"
+        parts.append(f"<p><audio controls preload=none src='{source}'></audio> {html.escape(sound.caption)}</p>")
+    return "".join(parts)
+
+
+def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded, rate_hz: int) -> None:
+    """The exhibits as images, audio and text, and the projector's files, in place of those of an earlier report."""
+    import tensorflow as tf
+
+    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.closing(tf.summary.create_file_writer(str(directory))) as writer, writer.as_default(step=0):
+        for exhibit in shown:
+            if exhibit.figure:
+                tf.summary.image(exhibit.title, tf.image.decode_png(_png(exhibit.figure), channels=4)[None])
+            for number, sound in enumerate(exhibit.sounds):
+                waveform = sound.waveform[None, :, None].astype(np.float32) / 32768
+                tf.summary.audio(f"{exhibit.title}/{number}", waveform, rate_hz, description=sound.caption)
+    rows = [["id", "group", "tag", "tags"]]
+    for row, (name, group) in enumerate(zip(embedded.ids, embedded.groups, strict=True)):
+        tags = embedded.tags(row)
+        rows.append([name, group, tags.split(", ")[0], tags])
+    np.savetxt(directory / "embedding.tsv", embedded.embedding, fmt="%.5g", delimiter="\t")
+    files.write_text(directory / "metadata.tsv", "".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) + "\n" for row in rows))
+    projector = 'embeddings { tensor_name: "test tracks" tensor_path: "embedding.tsv" metadata_path: "metadata.tsv" }\n'
+    files.write_text(directory / "projector_config.pbtxt", projector)
 
 
 def curves(history: list[dict[str, float]], monitor: str) -> Figure:
@@ -139,7 +195,11 @@ def _with_interval(value: float | None, interval: list | None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _png(figure: Figure) -> str:
+def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    return base64.b64encode(content.getvalue()).decode()
+    return content.getvalue()
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

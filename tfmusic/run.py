@@ -4,6 +4,7 @@ experiment.json   all that is needed to repeat the run        labels.txt      th
 best.keras        the deployed model of the best epoch        state.npz       what resume needs, of the last finished epoch
 history.csv       the logs of every epoch                     tensorboard/    event files
 metrics.json      figures of validation and test              report.html     the same, to look at
+embeddings.npz    of the test tracks                          scores.npz      a tagger's of the training tracks, once asked for
 bundle/           what is shipped
 """
 
@@ -18,6 +19,7 @@ from tfmusic.files import Location, RemotePath
 
 EXPERIMENT, LABELS, BEST, STATE = "experiment.json", "labels.txt", "best.keras", "state.npz"
 HISTORY, METRICS, REPORT, TENSORBOARD = "history.csv", "metrics.json", "report.html", "tensorboard"
+EMBEDDINGS, SCORES = "embeddings.npz", "scores.npz"
 PACKAGES = ("tensorflow", "keras", "numpy")  # whose versions a run notes
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+import os
 import re
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import callbacks, data, evaluate, files, models, run, schema
+from tfmusic import callbacks, catalogue, cli, data, evaluate, files, models, optimizers, run, sampling, schema
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
@@ -68,9 +73,57 @@ def resume(out: Path | str) -> Path:
     _check(manifest, info.experiment)
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
-    figures = {name: evaluate.figures(score, info.records, manifest, info, split) for name, split in (("validation", "valid"), ("test", "test"))}
+    figures = {}
+    for name, split in (("validation", "valid"), ("test", "test")):
+        scored = evaluate.score_tracks(score, data.tracks(info.records, manifest, split), info.experiment.frontend, info.experiment.evaluation)
+        figures[name] = evaluate.figures(scored, manifest, info)
+    _save(out / run.EMBEDDINGS, ids=scored.ids, groups=scored.groups, y_true=scored.y_true, embedding=scored.outputs["embedding"])
     files.write_json(out / run.METRICS, figures)
     return out
+
+
+def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks: catalogue.Catalogue) -> np.ndarray:
+    """Scores of a trained tagger for whole training tracks, put together from their chunks; computed once and kept in the tagger's run.
+
+    Args:
+        tagger: its run directory.
+        records: whose training tracks are scored.
+        manifest: of the records.
+        tracks: the catalogue of the records.
+
+    Returns:
+        float32 `[shape=(tracks, labels)]`, in the catalogue's order.
+
+    Raises:
+        InputError: no tagger, or one of another vocabulary or sample rate.
+    """
+    info, path = run.read(tagger), tagger / run.SCORES
+    if info.vocabulary_sha1 != manifest.vocabulary_sha1:
+        raise InputError(f"{tagger} must have the vocabulary of {records}, sha1 {manifest.vocabulary_sha1}, got {info.vocabulary_sha1}")
+    data.check_records(manifest, info.experiment)
+    model = evaluate.load_best(tagger)
+    if "tags" not in model.output:
+        raise InputError(f"{tagger} must be the run of a tagger, got one without tags")
+    key = f"{manifest.sha1} {schema.sha256_of(tagger / run.BEST)}"
+    try:
+        with np.load(path) as kept:
+            if str(kept["key"]) == key:
+                return kept["scores"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or cut off: both are made anew
+        pass
+    counted = cli.progress(catalogue.tracks(tracks, manifest), total=len(tracks), unit="track", desc=f"scores of {tagger.name}", leave=False)
+    scored = evaluate.score_tracks(evaluate.scorer(model), counted, info.experiment.frontend, info.experiment.evaluation)
+    _save(path, key=key, scores=scored.outputs["tags"])
+    return scored.outputs["tags"]
+
+
+def _save(path: Path, **arrays: object) -> None:
+    """An .npz file that gets its name when it is complete."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def precision_of(setting: str) -> str:
@@ -94,6 +147,9 @@ def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
     """Everything that can be refused before the first step."""
     data.check_records(manifest, experiment)
     data.steps_per_epoch(manifest, experiment)
+    allowed = [f"val_{name}" for name in TASKS[experiment.task].watched]
+    if experiment.fit.monitor not in allowed:
+        raise InputError(f"--fit.monitor must be one of {', '.join(allowed)} for {experiment.task}, got {experiment.fit.monitor}")
     for name in ("valid", "test"):
         split = manifest.split(name)
         if not any(0 < count < split.tracks for count in split.label_counts):
@@ -108,13 +164,17 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     keras.utils.set_random_seed(settings.seed)
 
     frontend = LogMel(experiment.frontend)
-    shape, classes = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:], len(manifest.labels)
+    shape = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
+    classes = len(manifest.labels) if task.output == "tags" or experiment.similarity.tag_weight else 0
     net = models.build(experiment.net, shape, classes, POLICIES[settings.precision])
     # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
     twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes)
     deployed = models.deploy(frontend, twin, task.activation)
-    net.compile(optimizer=_optimizer(experiment), loss=task.loss(experiment.loss))
-    net.optimizer.build(net.trainable_variables)
+    brought = _begin_with(net, experiment, info.vocabulary_sha1) if experiment.init else []
+    chosen = _choose(info, manifest) if task.chooses else None
+    trainee, loss = task.trainee(net, experiment, chosen.truth if chosen else None)
+    trainee.compile(optimizer=optimizers.make(settings, brought), loss=loss)
+    trainee.optimizer.build(trainee.trainable_variables)
 
     score = evaluate.scorer(deployed)
 
@@ -123,9 +183,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
             twin.set_weights(net.get_weights())
         tracks = data.tracks(info.records, manifest, "valid")
         scored = evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
-        if not np.isfinite(scored.scores).all():
+        if not scored.finite:
             return dict.fromkeys(task.watched, math.nan)
-        figures = task.figures(scored.y_true, scored.scores, 0, settings.seed)
+        figures = evaluate.FIGURES[task.output](scored, 0, settings.seed)
         return {name: figures[name] for name in task.watched}
 
     watchers = [
@@ -137,12 +197,19 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     state = callbacks.SaveState(out, watchers)
     first_epoch, stopped = state.load()
     if settings.epochs == 0:
+        validate()
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
         return
+    if chosen:
+        names = [*trainee.input]
+        stream = data.chosen_batches(manifest, experiment, chosen.tracks, chosen.rows, chosen.truth, first_epoch)
+        stream = stream.map(lambda batch: ({name: batch[name] for name in names},))
+    else:
+        stream = data.train_batches(info.records, manifest, experiment, first_epoch)
     with data.damage_named(info.records):
-        net.fit(
-            data.train_batches(info.records, manifest, experiment, first_epoch),
+        trainee.fit(
+            stream,
             initial_epoch=first_epoch,
             epochs=settings.epochs,
             steps_per_epoch=data.steps_per_epoch(manifest, experiment),
@@ -152,8 +219,57 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
         )
 
 
-def _optimizer(experiment: Experiment) -> keras.optimizers.Optimizer:
-    settings = experiment.fit
-    if settings.weight_decay:
-        return keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
-    return keras.optimizers.Adam(settings.learning_rate)
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What metric learning draws its batches from."""
+
+    tracks: catalogue.Catalogue
+    truth: np.ndarray | None  # see sampling.truth
+    rows: Callable[[int], np.ndarray]  # epoch -> rows of the catalogue (steps, batch)
+
+
+def _choose(info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
+    """The catalogue, and the sampler on it, which is tried once: what it cannot draw is refused before the first step."""
+    experiment = info.experiment
+    settings, fit = experiment.sampling, experiment.fit
+    with data.damage_named(info.records):
+        tracks = catalogue.read(info.records, manifest)
+        scores = tagger_scores(settings.tagger, info.records, manifest, tracks) if settings.tagger else None
+    pool = sampling.Pool(tracks.labels, catalogue.numbers(tracks.groups), scores)
+    steps = data.steps_per_epoch(manifest, experiment)
+    rows = functools.partial(sampling.rows, pool, settings, fit.batch_size, steps, fit.seed)
+    first = rows(0)
+    if experiment.triplets_given:
+        print("triplets: " + ", ".join(f"{name} {value:.3f}" for name, value in sampling.describe(pool, first).items()))
+    return Chosen(tracks, sampling.truth(pool, settings), rows)
+
+
+def _begin_with(net: keras.Model, experiment: Experiment, vocabulary_sha1: str) -> list[str]:
+    """Takes over the weights of another run's net and freezes it up to the layer that is named.
+
+    Returns:
+        Names of the layers that were brought.
+
+    Raises:
+        InputError: a run with another front end or net, or no layer of the name.
+    """
+    info = run.read(experiment.init)
+    for field in ("frontend", "net"):
+        ours, theirs = getattr(experiment, field).model_dump(), getattr(info.experiment, field).model_dump()
+        differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding")]
+        if differing:
+            name = differing[0]
+            raise InputError(f"--{field}.{name.replace('_', '-')} must be that of --init {experiment.init}, {theirs[name]}, got {ours[name]}")
+    _, source, _ = models.parts(evaluate.load_best(experiment.init))
+    heads = {"projection"} | ({"logits"} if info.vocabulary_sha1 != vocabulary_sha1 else set())
+    available = {layer.name: layer for layer in source.layers if layer.weights}
+    brought = [layer.name for layer in net.layers if layer.name in available and layer.name not in heads]
+    for name in brought:
+        net.get_layer(name).set_weights(available[name].get_weights())
+    if experiment.freeze is not None:
+        names = [layer.name for layer in net.layers if layer.weights]
+        if experiment.freeze not in names:
+            raise InputError(f"--freeze must be a layer of {net.name}: {', '.join(names)}; got {experiment.freeze!r}")
+        for layer in net.layers[: net.layers.index(net.get_layer(experiment.freeze)) + 1]:
+            layer.trainable = False
+    return brought

@@ -13,7 +13,7 @@ from tests.benchmarks import common
 from tfmusic import cli
 from tfmusic.config import Settings
 
-AREAS = ("records", "memory", "pipeline", "payloads", "training", "inference")
+AREAS = ("records", "memory", "pipeline", "payloads", "training", "inference", "retrieval")
 ROOT = Path(__file__).parents[2]
 
 

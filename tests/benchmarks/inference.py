@@ -52,7 +52,7 @@ def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
     runs = {
         "float32": _each(lambda: full.score(window), sizes.windows),
         "float16": _each(lambda: half.score(window), sizes.windows),
-        "call": _each(lambda: graph(window).numpy(), sizes.windows),
+        "call": _each(lambda: graph(window)["tags"].numpy(), sizes.windows),
         "predict": _each(lambda: model.predict(window, verbose=0), max(1, sizes.windows // 10)),
     }
     found = {name: figures["ms"] for name, figures in common.alternate(runs, sizes.rounds).items()}

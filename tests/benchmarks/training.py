@@ -71,7 +71,8 @@ def _keras_norm(name: str) -> keras.layers.Layer:
 
 def _steps(name: str, precision: str, sizes: Sizes, steps: int):
     """A function that times training steps of a new net on a constant batch."""
-    net = models.build(Net(name=name, width=sizes.width), SHAPE, LABELS, training.POLICIES[precision])
+    whole = models.build(Net(name=name, width=sizes.width), SHAPE, LABELS, training.POLICIES[precision])
+    net = keras.Model(whole.input, whole.output["logits"])
     net.compile(optimizer=keras.optimizers.Adam(1e-3), loss=losses.make(Loss()))
     random = np.random.default_rng(0)
     features = random.normal(-40, 20, (sizes.batch_size, *SHAPE)).astype(np.float32)

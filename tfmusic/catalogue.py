@@ -1,0 +1,151 @@
+"""The training tracks as a table: what a sampler must know of each, and where each of its chunks lies.
+
+The stream of `tfmusic.data` reads shards in sequence and sees a track when its turn comes. Metric learning chooses its tracks, so here every
+record has its place: the files are walked by the lengths that frame the records, without reading what is inside, and each track's labels
+come from its first chunk alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfmusic import schema
+from tfmusic.config import InputError
+from tfmusic.files import RemotePath
+
+HEADER = struct.Struct("<QI")  # of a TFRecord: length and its checksum; behind the record lies another checksum
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """A whole track."""
+
+    id: str
+    group: str
+    waveform: np.ndarray  # int16 (samples,)
+    labels: np.ndarray  # 0/1 (labels,)
+    targets: np.ndarray  # float32 (targets,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """All training tracks; row i of each array is one of them."""
+
+    ids: list[str]
+    groups: list[str]
+    labels: np.ndarray  # uint8 (tracks, labels)
+    targets: np.ndarray  # float32 (tracks, targets)
+    files: list[str]
+    file: np.ndarray  # int64 (tracks,): row of `files`
+    offsets: np.ndarray  # int64 (chunks,): byte offsets, the chunks of a track side by side
+    first: np.ndarray  # int64 (tracks + 1,): where those of each track begin
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read(directory: Path | RemotePath, manifest: schema.Manifest) -> Catalogue:
+    """The catalogue of a directory of records.
+
+    Args:
+        directory: of the records.
+        manifest: of the records.
+
+    Raises:
+        InputError: there is no training track, or a shard is damaged.
+    """
+    manifest.split("train")
+    shards = [shard for shard in manifest.shards if shard.split == "train"]
+    files = [str(directory / shard.file) for shard in shards]
+    file, counts, offsets = [], [], []
+    for number, shard in enumerate(shards):
+        starts = list(_record_starts(directory / shard.file))
+        places = {offset: place for place, offset in enumerate(starts)}
+        for runs in shard.runs:  # each of them holds the same tracks in the same order, another chunk of each
+            chunks = [starts[places[offset] : places[offset] + runs.tracks] for offset in runs.offsets]
+            offsets.append(np.array(chunks, np.int64).T.ravel())  # (tracks, parts)
+            counts += [runs.parts] * runs.tracks
+            file += [number] * runs.tracks
+    examples = list(_first_runs(files, shards, manifest))
+    return Catalogue(
+        ids=[name.decode() for block in examples for name in block["id"]],
+        groups=[name.decode() for block in examples for name in block["group"]],
+        labels=np.concatenate([block["labels"] for block in examples]).astype(np.uint8),
+        targets=np.concatenate([block["targets"] for block in examples]),
+        files=files,
+        file=np.array(file, np.int64),
+        offsets=np.concatenate(offsets),
+        first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+
+
+def _first_runs(files: list[str], shards: list[schema.Shard], manifest: schema.Manifest) -> Iterator[dict[str, np.ndarray]]:
+    """What the first chunk of every track says, in blocks, without its audio."""
+    rows = [(path, runs.offsets[0], runs.tracks) for path, shard in zip(files, shards, strict=True) for runs in shard.runs]
+    records = tf.data.Dataset.from_tensor_slices(tuple(np.array(column) for column in zip(*rows, strict=True))).flat_map(
+        lambda path, offset, tracks: schema.records_at(path, tf.cast(offset, tf.int64)).take(tf.cast(tracks, tf.int64))
+    )
+    parsed = records.batch(64).map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ("id", "group")))
+    yield from parsed.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def waveform(catalogue: Catalogue, manifest: schema.Manifest, row: int) -> np.ndarray:
+    """A whole training track, put together again from its chunks.
+
+    Args:
+        catalogue: of the records.
+        manifest: of the records.
+        row: of the catalogue.
+
+    Returns:
+        int16 `[shape=(samples,)]`.
+    """
+    path = catalogue.files[catalogue.file[row]]
+    whole = None
+    for offset in catalogue.offsets[catalogue.first[row] : catalogue.first[row + 1]]:
+        record = _record(path, int(offset))
+        example = schema.parse(tf.constant(record), len(manifest.labels), len(manifest.targets), ("payload",))
+        chunk = schema.unpack(example["payload"].numpy(), manifest.layout)
+        if whole is None:
+            whole = np.zeros(int(example["samples"]), np.int16)
+        start = int(example["start"])
+        whole[start : start + len(chunk)] = chunk
+    return whole
+
+
+def tracks(catalogue: Catalogue, manifest: schema.Manifest) -> Iterator[Track]:
+    """All of them whole, in order."""
+    for row, track_id in enumerate(catalogue.ids):
+        yield Track(track_id, catalogue.groups[row], waveform(catalogue, manifest, row), catalogue.labels[row], catalogue.targets[row])
+
+
+def numbers(groups: list[str]) -> np.ndarray:
+    """Names of groups as numbers from 0, int64 `[shape=(len(groups),)]`; -1 for the empty name."""
+    order = {name: number for number, name in enumerate(sorted({*groups} - {""}))}
+    return np.array([order.get(name, -1) for name in groups], np.int64)
+
+
+def _record_starts(path: Path | RemotePath) -> Iterator[int]:
+    """Byte offsets of a TFRecord file's records."""
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset < size:
+            file.seek(offset)
+            yield offset
+            header = file.read(HEADER.size)
+            if len(header) < HEADER.size or offset + HEADER.unpack(header)[0] + schema.RECORD_FRAME_BYTES > size:
+                raise InputError(f"{path} is cut off; what else is damaged says: python -m records check {path.parent}")
+            offset += HEADER.unpack(header)[0] + schema.RECORD_FRAME_BYTES
+
+
+def _record(path: str, offset: int) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        file.seek(offset)
+        length, _ = HEADER.unpack(file.read(HEADER.size))
+        return file.read(length)
