@@ -1,4 +1,4 @@
-"""`python -m export bundle | predict`: from a run to files that ship, and from audio files to tags."""
+"""`python -m export bundle | predict | similar`: from a run to files that ship, and from audio files to tags and to tracks like them."""
 
 from __future__ import annotations
 
@@ -52,5 +52,43 @@ def predict(
         sys.exit(cli.FAILED)
 
 
+def similar_build(bundle: tyro.conf.Positional[Path], directory: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
+    """Makes the index of a folder of audio, or brings it up to date.
+
+    Args:
+        bundle: directory that `python -m export bundle` wrote, of a model with an embedding.
+        directory: folder of audio; names that begin with a dot are left out, links to folders not followed.
+        out: directory of the index. Default: DIRECTORY/similar.index.
+    """
+    from export.similar import build
+
+    if build(bundle, directory, out)["failed"]:
+        sys.exit(cli.FAILED)
+
+
+def similar_query(
+    index: tyro.conf.Positional[Path],
+    files: tyro.conf.Positional[tuple[Path, ...]],
+    /,
+    top: Annotated[int, tyro.conf.arg(metavar="N")] = 10,
+    json: bool = False,
+    bundle: Path | None = None,
+) -> None:
+    """The tracks of an index nearest to audio files, by cosine similarity.
+
+    Args:
+        index: directory that `similar build` wrote.
+        files: audio files; one that is in the index is left out itself.
+        top: tracks shown for each file.
+        json: one JSON document instead of text.
+        bundle: of the model that built the index. Default: where it lay then.
+    """
+    from export.similar import query
+
+    if query(index, files, top=top, json_output=json, bundle=bundle):
+        sys.exit(cli.FAILED)
+
+
 if __name__ == "__main__":
-    cli.main(lambda: cli.dispatch({"bundle": bundle, "predict": predict}, prog="python -m export"))
+    commands = {"bundle": bundle, "predict": predict, "similar": {"build": similar_build, "query": similar_query}}
+    cli.main(lambda: cli.dispatch(commands, prog="python -m export"))

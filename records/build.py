@@ -13,9 +13,7 @@ anything.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -40,7 +38,7 @@ from tfmusic.config import VERSION, InputError, Layout, Settings, printable
 from tfmusic.files import RemotePath
 from tfmusic.labels import Vocabulary
 
-PLAN, PARTS, NOTES, QUARANTINE, LOCK = "plan.json", "parts", "notes.json", "quarantine.csv", ".lock"
+PLAN, PARTS, NOTES, QUARANTINE = "plan.json", "parts", "notes.json", "quarantine.csv"
 SMALLEST_SHARD_CLIPS, FEWEST_SHARDS = 32, 8  # a small split still gives every core work, down to shards of this many clips
 SAMPLE_BYTES = {"pcm16": 2, "flac": 1.2}  # about, of music
 BLOCK_CLIPS = 4096  # looked at together by threads
@@ -106,7 +104,7 @@ def build(
     made_here = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(out):
+        with files.locked(out):
             return _build(source, out, layout, vocabulary, selected, work, workers)
     except InputError:
         if made_here and isinstance(out, Path) and not any(out.iterdir()):
@@ -517,32 +515,7 @@ def _is_ours(path: Path | RemotePath) -> bool:
     """Whether it is something that a kill leaves while the plan is written; whatever else is called `parts` is not ours to delete."""
     if path.name == PARTS:
         return path.is_dir() and all(part.name.endswith((".tfrecord.clips", ".tmp")) for part in path.iterdir())
-    return path.name == LOCK or path.name.startswith(f".{PLAN}.")
-
-
-@contextlib.contextmanager
-def _locked(out: Path | RemotePath) -> Iterator[None]:
-    """One build at a time in a local directory; a bucket knows no locks.
-
-    Raises:
-        InputError: another process builds there.
-    """
-    if isinstance(out, RemotePath):
-        yield
-        return
-    with open(out / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another build is at work in {out}") from None
-        except OSError:  # a mount without locks
-            pass
-        if not ((out / LOCK).exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(out / LOCK))):  # its owner has just left with it
-            raise InputError(f"another build was at work in {out} until now; the same command goes on")
-        try:
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
+    return path.name == files.LOCK or path.name.startswith(f".{PLAN}.")
 
 
 def noted(out: Path | RemotePath) -> set[str]:

@@ -15,6 +15,7 @@ TINY = {
     "pipeline": ["--tracks", "18", "--track-s", "6", "--batches", "2", "--no-curve"],
     "payloads": ["--clips", "2", "--tracks", "18", "--track-s", "6", "--batches", "2"],
     "training": ["--batch-size", "4", "--steps", "1", "--epoch-steps", "2", "--width", "0.05"],
+    "retrieval": ["--items", "300", "--queries", "2"],
     "inference": ["--windows", "2", "--width", "0.05"],
 }
 

@@ -63,6 +63,26 @@ def test_a_wrong_flag_of_records_is_one_line_and_leaves_nothing(arguments, compl
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("similar", "Expected one of {build, query}. (python -m export similar --help)"),
+        ("similar ask", "ask Available subcommands: build, query"),
+        ("similar build bundle", "PATH folder of audio"),
+        ("similar build nowhere .", "nowhere must be a bundle with model.json"),
+        ("similar build bundle . --threads 3", "Unrecognized options: --threads, 3"),
+        ("similar query index song.wav --top few", "Error parsing --top"),
+        ("similar query index song.wav --top 0", "--top > 0, got 1 files and --top 0"),
+        ("similar query nowhere song.wav", "nowhere must be an index with index.json"),
+    ],
+)
+def test_a_wrong_flag_of_a_nested_command_is_one_line(arguments, complaint):
+    done = call("-m", "export", *arguments.split())
+    assert done.returncode in (cli.USAGE, cli.FAILED)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and complaint in line
+
+
 def test_an_output_path_that_cannot_be_made_is_one_line(collection, tmp_path):
     (tmp_path / "file").touch()
     done = call(

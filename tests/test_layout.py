@@ -33,6 +33,8 @@ THIRD_PARTY = {
     "records.inspect": LIGHT | HEAVY,
     "records": LIGHT | {"tyro"},
     "export.predict": LIGHT | {"ai_edge_litert"},
+    "export.index": LIGHT,
+    "export.similar": LIGHT,
     "export.bundle": LIGHT | HEAVY | {"ai_edge_litert"},
     "export": {"tyro"},
 }
@@ -93,7 +95,20 @@ def test_tfmusic_has_no_import_upwards():
                     assert level[target] <= level[module], f"{name} imports {target}"
 
 
-@pytest.mark.parametrize("command", ["train.py", "-m records", "-m records build", "-m export", "-m export predict", "-m export bundle"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train.py",
+        "-m records",
+        "-m records build",
+        "-m export",
+        "-m export predict",
+        "-m export bundle",
+        "-m export similar",
+        "-m export similar build",
+        "-m export similar query",
+    ],
+)
 def test_help_needs_no_tensorflow(command):
     run = "import sys, runpy\nsys.argv = {argv!r}\ntry: runpy.{call}\nexcept SystemExit as stop: assert not stop.code\n"
     run += "assert not {{'tensorflow', 'keras', 'matplotlib', 'librosa', 'scipy', 'apache_beam'}} & set(sys.modules)"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export import bundle as bundling
+from export import index as store
 from export import similar
-from tests.conftest import ROOT
-from tfmusic import audio
+from tests.conftest import EXPERIMENT, ROOT
+from tfmusic import audio, cli, data, evaluate, files, schema
 from tfmusic.config import InputError
-
-MODEL = similar.Info(bundle="file:///none", directory="", model_sha256="a" * 64, dims=3)
 
 
 def embed(path):
@@ -29,6 +30,17 @@ def embed(path):
     return vector / np.linalg.norm(vector)
 
 
+class FakePredictor:
+    """Of a bundle whose model.tflite is any text; `embed` stands for the model."""
+
+    function = staticmethod(embed)
+
+    def __init__(self, bundle, threads=None):
+        settings = {"outputs": {"embedding": 3}, "sample_rate_hz": 8000, "hop_s": 0.5, "short": "pad", "files": {"float32": "model.tflite"}}
+        self.info = types.SimpleNamespace(**settings | json.loads((bundle / "model.json").read_text()))
+        self.embedding = lambda path: self.function(path)
+
+
 def write(directory, **tracks):
     for name, text in tracks.items():
         path = directory / f"{name}.wav"
@@ -37,70 +49,83 @@ def write(directory, **tracks):
     return directory
 
 
+def make_bundle(directory, content="weights", **settings):
+    directory.mkdir()
+    (directory / "model.tflite").write_text(content)
+    (directory / "model.json").write_text(json.dumps(settings))
+    return directory
+
+
+@pytest.fixture
+def bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(similar, "Predictor", FakePredictor)
+    return make_bundle(tmp_path / "bundle")
+
+
 @pytest.fixture
 def music(tmp_path):
     """East, a copy of it, one 45 degrees off, north (90 degrees) and west (180 degrees)."""
     return write(tmp_path / "music", east="1 0 0", east_copy="1 0 0", between="1 1 0", north="0 1 0", west="-1 0 0")
 
 
-def update(music, out, model=MODEL, embedders=(embed,)):
-    return similar.update(embedders, model, music, out)
+@pytest.fixture
+def index(bundle, music, tmp_path):
+    """The index of `music`."""
+    similar.build(bundle, music, tmp_path / "index")
+    return tmp_path / "index"
 
 
 def counts(added=0, changed=0, gone=0, unchanged=0, failed=0):
-    return similar.Counts(added, changed, gone, unchanged, failed)
+    return {"added": added, "changed": changed, "gone": gone, "unchanged": unchanged, "failed": failed}
 
 
 def ask(index, *paths, top=10, capsys=None):
     capsys.readouterr()
-    assert similar.answer(embed, index, paths, top, True) == 0
+    assert similar.query(index, paths, top, True) == 0
     answers = json.loads(capsys.readouterr().out)
     return [[(Path(near["file"]).name, near["score"]) for near in answer["neighbours"]] for answer in answers]
 
 
 def contents(index):
     """Path to embedding of all rows."""
-    items, _ = similar.read_items(index, similar.read_info(index))
+    _, items = store.read(index)
     assert len(set(items.paths)) == len(items.paths) == len(items.status) == len(items.embeddings)
     return {path: tuple(vector.tolist()) for path, vector in zip(items.paths, items.embeddings, strict=True)}
 
 
-def leftovers(index):
-    return {path.name for path in index.iterdir()} - {
-        similar.INDEX,
-        similar.LOCK,
-        *similar.read_info(index).segments,
-        *similar.read_info(index).graph,
-    }
+def names(index):
+    return {path.name for path in index.iterdir()}
 
 
-# --- nearest -------------------------------------------------------------------------------------------------------------------------------
-def test_neighbours_come_by_cosine_without_the_query_itself(music, tmp_path, capsys):
+def named(index):
+    info, _ = store.read(index)
+    return {store.INDEX, *info.segments, *([info.graph] if info.graph else [])}
+
+
+# --- query ---------------------------------------------------------------------------------------------------------------------------------
+def test_neighbours_come_by_cosine_without_the_query_itself(index, music, tmp_path, capsys):
     """cos 0 = 1 for the copy, which stays; cos 45 degrees = .7071; 0; -1. A file outside the index, twice as loud as east, meets east too."""
-    update(music, tmp_path / "index")
     rest = [("between.wav", 0.707107), ("north.wav", 0.0), ("west.wav", -1.0)]
     outside = write(tmp_path, query="2 0 0") / "query.wav"
-    first, second = ask(tmp_path / "index", music / "east.wav", outside, capsys=capsys)
+    first, second = ask(index, music / "east.wav", outside, capsys=capsys)
     assert first == [("east_copy.wav", 1.0), *rest]
     assert second == [("east.wav", 1.0), ("east_copy.wav", 1.0), *rest]
-    assert ask(tmp_path / "index", outside, top=2, capsys=capsys) == [second[:2]]
+    assert ask(index, outside, top=2, capsys=capsys) == [second[:2]]
 
 
-def test_the_query_is_left_out_under_any_name_of_it_and_however_many_links_there_are(music, tmp_path, capsys, monkeypatch):
+def test_the_query_is_left_out_under_any_name_of_it_and_however_many_links_there_are(bundle, music, tmp_path, capsys, monkeypatch):
     for number in range(30):  # more than are asked for beyond top
         (music / f"link{number}.wav").symlink_to(music / "east.wav")
-    update(music, tmp_path / "index")
+    similar.build(bundle, music, tmp_path / "index")
     monkeypatch.chdir(music)
     (near,) = ask(tmp_path / "index", Path("../music/east.wav"), top=2, capsys=capsys)
     assert near == [("east_copy.wav", 1.0), ("between.wav", 0.707107)]
 
 
-def test_text_shows_scores_and_a_broken_query_costs_one_line(music, tmp_path, capsys):
-    update(music, tmp_path / "index")
+def test_text_shows_scores_and_a_broken_query_costs_one_line(index, music, tmp_path, capsys):
     write(tmp_path, bad="broken", silent="0 0 nan", good="0 1 0")
-    files = [tmp_path / "bad.wav", tmp_path / "silent.wav", tmp_path / "good.wav"]
     capsys.readouterr()
-    assert similar.answer(embed, tmp_path / "index", files, 1, False) == 2
+    assert similar.query(index, [tmp_path / "bad.wav", tmp_path / "silent.wav", tmp_path / "good.wav"], 1) == 2
     out, err = capsys.readouterr()
     assert out == f"{tmp_path}/good.wav\n   1.000  {music}/north.wav\n"
     assert err == f"error: {tmp_path}/bad.wav is damaged\nerror: {tmp_path}/silent.wav has an embedding without direction: zero or not finite\n"
@@ -113,26 +138,23 @@ def clustered(items, dims=32, clusters=100):
 
 
 def planted(index, vectors, monkeypatch):
-    """An index of vectors without their files, as a build would write it, and its answers from graph and from all."""
+    """An index of vectors without their files, as a build would write it, with a graph."""
+    monkeypatch.setattr(store, "APPROXIMATE_ITEMS", 1000)
     index.mkdir()
-    info = MODEL.model_copy(update={"dims": vectors.shape[1], "directory": index.as_uri()})
-    status = np.zeros((len(vectors), 2), np.int64)
-    info = similar._appended(index, info, similar.Items(tuple(f"{row}.wav" for row in range(len(vectors))), status, vectors, None))
-    monkeypatch.setattr(similar, "APPROXIMATE_ITEMS", 1000)
-    similar._publish(index, similar._with_graph(index, info))
-    return similar.read_info(index)
+    info, _ = store.begin(index, store.Info(bundle="", directory=index.as_uri(), model_sha256="", dims=vectors.shape[1]))
+    items = store.Items(tuple(f"{row:05d}" for row in range(len(vectors))), np.zeros((len(vectors), 2), np.int64), vectors)
+    store.finish(index, store.append(index, info, items), dict.fromkeys(items.paths, (0, 0)))
+    return store.read(index)
 
 
 def test_the_graph_finds_what_exact_search_finds(tmp_path, monkeypatch, capsys):
-    """Recall@10 of the graph over 200 queries, against a full sort; the scores are the exact ones."""
-    pytest.importorskip("voyager", reason="voyager is not installed: pip install voyager")
-    vectors = clustered(5200)
-    vectors, queries = vectors[:5000], vectors[5000:]
-    info = planted(tmp_path / "index", vectors, monkeypatch)
-    assert len(info.graph) == 1 and not leftovers(tmp_path / "index")
-    items, _ = similar.read_items(tmp_path / "index", info)
-    search = similar.searcher(tmp_path / "index", info, items)
-    assert search.__name__ == "approximate" and not capsys.readouterr().err.startswith("note")
+    """Recall@10 over 200 queries against a full sort; the scores are the exact ones; the same rows make the same bytes."""
+    vectors = clustered(3200)
+    vectors, queries = vectors[:3000], vectors[3000:]
+    info, items = planted(tmp_path / "index", vectors, monkeypatch)
+    assert names(tmp_path / "index") == named(tmp_path / "index") == {store.INDEX, *info.segments, info.graph}
+    search = store.searcher(tmp_path / "index", info, items)
+    assert search.__name__ == "approximate" and "note" not in capsys.readouterr().err
     found = 0
     for query in queries:
         near = similar.nearest(query, items, search, 10, tmp_path, tmp_path / "query.wav")
@@ -140,296 +162,290 @@ def test_the_graph_finds_what_exact_search_finds(tmp_path, monkeypatch, capsys):
         found += len({row for row, _ in near} & set(np.argsort(-scores)[:10].tolist()))
         np.testing.assert_allclose([score for _, score in near], scores[[row for row, _ in near]], atol=1e-6)
     assert found / 2000 >= 0.95
+    assert planted(tmp_path / "again", vectors, monkeypatch)[0].graph == info.graph
 
 
-@pytest.mark.parametrize("harm", ["delete", "flip", "library", "unmade", "stale"])
-def test_without_its_graph_a_query_searches_exactly_and_says_so(harm, tmp_path, monkeypatch, capsys):
-    if harm == "library":
-        monkeypatch.setitem(sys.modules, "voyager", None)
-    else:
-        pytest.importorskip("voyager", reason="voyager is not installed: pip install voyager")
+def test_without_its_graph_a_query_searches_exactly_and_says_so_and_a_build_makes_it(tmp_path, monkeypatch, capsys):
     vectors, index = clustered(1200), tmp_path / "index"
-    info = planted(index, vectors, monkeypatch)
-    for name in info.graph:
-        content = bytearray((index / name).read_bytes())
+    info, items = planted(index, vectors, monkeypatch)
+    path = index / info.graph
+    whole = path.read_bytes()
+    for harm, note in {"delete": "No such file", "flip": "is damaged", "unmade": "No such file"}.items():
+        capsys.readouterr()
+        content = bytearray(whole)
         content[len(content) // 2] ^= 1
-        {"delete": (index / name).unlink, "flip": lambda: (index / name).write_bytes(content)}.get(harm, lambda: None)()  # noqa: B023
-    if harm == "unmade":
-        info = info.model_copy(update={"graph": {}})
-    if harm == "stale":
-        info = info.model_copy(update={"graph_of": "other"})
-    search = similar.searcher(index, info, similar.read_items(index, info)[0])
-    expected = {"delete": "No such file", "flip": "is damaged", "library": "voyager", "unmade": "not made yet", "stale": "of an earlier state"}[harm]
-    assert expected in capsys.readouterr().err
-    assert set(search(vectors[5], 7)) == set(np.argsort(-(vectors @ vectors[5]))[:7])
-    if harm != "library":
-        assert len(similar._with_graph(index, info).graph) == 1
-        assert "items to the graph" in capsys.readouterr().err
+        path.unlink() if harm == "delete" else path.write_bytes(content)
+        search = store.searcher(index, info.model_copy(update={"graph": ""}) if harm == "unmade" else info, items)
+        assert note in capsys.readouterr().err
+        assert set(search(vectors[5], 7)) == set(np.argsort(-(vectors @ vectors[5]))[:7])
+        mended, _ = store.begin(index, info.model_copy(update={"segments": (), "graph": ""}))
+        assert mended == info.model_copy(update={"graph": ""})
+        store.finish(index, mended, dict.fromkeys(items.paths, (0, 0)))
+        assert path.read_bytes() == whole and "making the graph" in capsys.readouterr().err
 
 
-def test_the_graph_follows_what_comes_and_goes(tmp_path, monkeypatch, capsys):
-    """60 of 64 files stay: the graph loses 4 and gains 4, and never names a row that is gone; when a fifth is dead it is made anew."""
-    pytest.importorskip("voyager", reason="voyager is not installed: pip install voyager")
-    monkeypatch.setattr(similar, "APPROXIMATE_ITEMS", 40)
+def test_the_graph_follows_what_comes_and_goes(bundle, tmp_path, monkeypatch):
+    """60 of 64 files stay: every row finds the 63 others, and below the threshold there is no graph any more."""
+    monkeypatch.setattr(store, "APPROXIMATE_ITEMS", 61)
     vectors, index = clustered(64, dims=3), tmp_path / "index"
     music = write(tmp_path / "music", **{f"{row:02d}": " ".join(map(str, vector)) for row, vector in enumerate(vectors)})
-    update(music, index)
-    nodes = []
-    for first, number in ((0, 4), (4, 4), (8, 16)):
-        for row in range(first, first + number):
-            (music / f"{row:02d}.wav").unlink()
-            write(music, **{f"new{row:02d}": f"{row} 1 -1"})
-        capsys.readouterr()
-        assert update(music, index) == counts(added=number, gone=number, unchanged=64 - number)
-        info = similar.read_info(index)
-        items, _ = similar.read_items(index, info)
-        search = similar.searcher(index, info, items)
-        assert search.__name__ == "approximate" and not leftovers(index)
-        for row in range(64):
-            near = similar.nearest(items.embeddings[row], items, search, 64, music, music / items.paths[row])
-            assert {other for other, _ in near} == set(range(64)) - {row}
-        nodes.append(len(similar._read_graph(index, info)))
-    assert nodes == [68, 72, 64]
+    similar.build(bundle, music, index)
+    for row in range(4):
+        (music / f"{row:02d}.wav").unlink()
+        write(music, **{f"new{row:02d}": f"{row} 1 -1"})
+    assert similar.build(bundle, music, index) == counts(added=4, gone=4, unchanged=60)
+    info, items = store.read(index)
+    search = store.searcher(index, info, items)
+    assert search.__name__ == "approximate" and names(index) == named(index)
+    for row in range(64):
+        near = similar.nearest(items.embeddings[row], items, search, 64, music, music / items.paths[row])
+        assert {other for other, _ in near} == set(range(64)) - {row}
+    for row in range(4):
+        (music / f"new{row:02d}.wav").unlink()
+    similar.build(bundle, music, index)
+    assert not store.read(index)[0].graph and names(index) == named(index)
 
 
 # --- build ---------------------------------------------------------------------------------------------------------------------------------
-def test_a_second_build_does_only_what_is_new(music, tmp_path, capsys):
-    index, asked = tmp_path / "index", []
-
-    def watched(path):
-        asked.append(path.name)
-        return embed(path)
-
-    assert update(music, index) == counts(added=5)
-    before = {path.name: path.stat().st_mtime_ns for path in index.iterdir() if path.name != similar.LOCK}
-    assert update(music, index, embedders=[watched]) == counts(unchanged=5) and not asked
-    assert {path.name: path.stat().st_mtime_ns for path in index.iterdir() if path.name != similar.LOCK} == before
+def test_a_second_build_does_only_what_is_new_and_ends_where_a_first_one_would(bundle, music, index, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(FakePredictor, "function", lambda self, path: asked.append(path.name) or embed(path))
+    before = store.read(index)[0]
+    assert similar.build(bundle, music, index) == counts(unchanged=5) and not asked and store.read(index)[0] == before
     write(music, **{"sub/up": "0 0 1"}, west="-1 0 -1")
     (music / "north.wav").unlink()
-    assert update(music, index, embedders=[watched]) == counts(added=1, changed=1, gone=1, unchanged=3)
-    assert sorted(asked) == ["up.wav", "west.wav"] and not leftovers(index)
-    update(music, tmp_path / "fresh")
-    assert contents(index) == contents(tmp_path / "fresh")
+    assert similar.build(bundle, music, index) == counts(added=1, changed=1, gone=1, unchanged=3)
+    assert sorted(asked) == ["up.wav", "west.wav"] and names(index) == named(index)
     assert "1 added, 1 changed, 1 gone, 3 unchanged, 0 failed" in capsys.readouterr().out
+    similar.build(bundle, music, tmp_path / "fresh")
+    assert store.read(index)[0] == store.read(tmp_path / "fresh")[0]
     os.utime(music / "east.wav", ns=(1, 1))
-    assert update(music, index) == counts(changed=1, unchanged=4)
+    assert similar.build(bundle, music, index) == counts(changed=1, unchanged=4)
 
 
-def test_a_broken_file_costs_a_line_and_is_tried_again(music, tmp_path, capsys):
-    index = tmp_path / "index"
-    update(music, index)
+def test_a_broken_file_costs_a_line_and_is_tried_again(bundle, music, index, capsys):
     write(music, new="broken", east="broken now")
     (music / "dangling.wav").symlink_to("nowhere")
-    for tries in range(2):
+    for gone in (1, 0):
         capsys.readouterr()
-        assert update(music, index) == counts(unchanged=4, failed=3), tries
+        assert similar.build(bundle, music, index) == counts(unchanged=4, failed=3)
+        assert len(contents(index)) == 4, gone
         err = capsys.readouterr().err
         assert all(line in err for line in ("new.wav is damaged", "east.wav is damaged", "dangling.wav cannot be read: No such file"))
     write(music, new="1 2 3")
-    assert update(music, index) == counts(added=1, unchanged=4, failed=2)
+    assert similar.build(bundle, music, index) == counts(added=1, unchanged=4, failed=2)
 
 
-def test_only_audio_is_taken(music, tmp_path):
+def test_only_audio_is_taken(bundle, music):
     """Neither covers nor hidden files, a pipe that would wait forever, the index itself, nor folders behind links; names may be any bytes."""
     (music / "cover.jpg").write_text("1 1 1")
     write(music, **{"._east": "broken", ".trash/old": "broken"})
     os.mkfifo(music / "pipe.wav")
     (music / "loop").symlink_to(music)
     (music / os.fsdecode(b"caf\xe9.FLAC")).write_text("1 2 3")
-    assert update(music, music / similar.DEFAULT_OUT) == counts(added=6)
-    assert update(music, music / similar.DEFAULT_OUT) == counts(unchanged=6)
+    assert similar.build(bundle, music) == counts(added=6)
+    assert similar.build(bundle, music) == counts(unchanged=6)
     assert os.fsdecode(b"caf\xe9.FLAC") in contents(music / similar.DEFAULT_OUT)
 
 
-def test_a_folder_with_any_bytes_in_its_name_is_asked_and_moved(music, tmp_path, capsys):
+def test_a_folder_with_any_bytes_in_its_name_is_asked_and_moved(bundle, music, tmp_path, capsys):
     odd = music.rename(tmp_path / os.fsdecode(b"m\xfcsic %41"))
-    update(odd, odd / "index")
+    similar.build(bundle, odd, odd / "index")
     assert len(ask(odd / "index", odd / "east.wav", capsys=capsys)[0]) == 4
-    similar.answer(embed, odd / "index", [odd / "east.wav"], 1, False)
+    similar.query(odd / "index", [odd / "east.wav"], 1)
     assert r"m\xfcsic %41/east_copy.wav" in capsys.readouterr().out
     moved = odd.rename(tmp_path / "moved")
-    assert update(moved, moved / "index") == counts(unchanged=5)
+    assert similar.build(bundle, moved, moved / "index") == counts(unchanged=5)
     assert ask(moved / "index", moved / "east.wav", top=1, capsys=capsys) == [[("east_copy.wav", 1.0)]]
 
 
-def test_workers_share_the_files_and_each_embedder_serves_one_at_a_time(tmp_path, monkeypatch):
+def test_workers_share_the_files_and_each_predictor_serves_one_at_a_time(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(similar, "SEGMENT_FILES", 16)
+    monkeypatch.setattr(similar.os, "cpu_count", lambda: 3)
     music = write(tmp_path / "music", **{f"{number:02d}": f"{number} 1 0" for number in range(40)})
-    clashes, calls = [], [0] * 3
+    clashes, busy, calls = [], [], []
 
-    def worker(own):
-        busy = []
+    def watched(self, path):
+        clashes.extend(one for one in busy if one is self)
+        busy.append(self)
+        calls.append(self)
+        time.sleep(0.002)
+        busy.remove(self)
+        return embed(path)
 
-        def one(path):
-            clashes.extend(busy)
-            busy.append(path)
-            calls[own] += 1
-            time.sleep(0.002)
-            busy.remove(path)
-            return embed(path)
-
-        return one
-
-    assert update(music, tmp_path / "index", embedders=[worker(own) for own in range(3)]) == counts(added=40)
-    assert not clashes and sum(calls) == 40 and min(calls) > 0
+    monkeypatch.setattr(FakePredictor, "function", watched)
+    assert similar.build(bundle, music, tmp_path / "index") == counts(added=40)
+    assert not clashes and len(calls) == 40 and len(set(calls)) == 3
     assert list(contents(tmp_path / "index")) == [f"{number:02d}.wav" for number in range(40)]
-    assert len(similar.read_info(tmp_path / "index").segments) == 3
-
-
-def test_many_segments_become_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(similar, "SEGMENT_FILES", 1)
-    monkeypatch.setattr(similar, "MAX_SEGMENTS", 4)
-    music = write(tmp_path / "music", **{f"{number}": f"{number} 1 0" for number in range(6)})
-    update(music, tmp_path / "index")
-    assert list(similar.read_info(tmp_path / "index").segments) == ["segment-000007.npz"] and not leftovers(tmp_path / "index")
-    assert update(music, tmp_path / "index") == counts(unchanged=6)
-    assert contents(tmp_path / "index")["5.wav"] == tuple(embed(music / "5.wav").tolist())
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------------------------------------------
-def test_kill_9_loses_the_segment_in_work_only(tmp_path):
+SLOW_BUILD = """
+import json, pathlib, sys, time, types
+sys.modules["export.predict"] = types.SimpleNamespace(Predictor=None)
+import numpy as np
+from export import similar
+
+def embedding(path):
+    time.sleep(0.03)
+    vector = np.array(path.read_text().split(), np.float32)
+    return vector / np.linalg.norm(vector)
+
+similar.SEGMENT_FILES, similar.os.cpu_count = 3, lambda: 1
+similar.load = lambda bundle, threads: (similar.Info.model_validate_json(sys.argv[1]), embedding)
+similar.build(*map(pathlib.Path, sys.argv[2:]))
+"""
+
+
+def test_kill_9_loses_the_segment_in_work_only(bundle, tmp_path):
     music, index = write(tmp_path / "music", **{f"{number:02d}": f"{number} 1 0" for number in range(30)}), tmp_path / "index"
-    code = (
-        "import sys, time, pathlib\nfrom export import similar\nfrom tests import test_similar as test\nsimilar.SEGMENT_FILES = 3\n"
-        "slow = lambda path: (time.sleep(.03), test.embed(path))[1]\n"
-        "test.update(*map(pathlib.Path, sys.argv[1:]), embedders=[slow])"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, music, index], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while not (index / similar.INDEX).exists() or len(similar.read_info(index).segments) < 3:
+    process = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, similar.load(bundle)[0].model_dump_json(), bundle, music, index], cwd=ROOT)
+    while not (index / store.INDEX).exists() or (index / store.INDEX).read_text().count(".npz") < 3:
         assert process.poll() is None
         time.sleep(0.01)
     with pytest.raises(InputError, match="another build is at work"):
-        update(music, index)
+        similar.build(bundle, music, index)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     kept = len(contents(index))
     assert 9 <= kept < 30 and kept % 3 == 0
-    assert update(music, index) == counts(added=30 - kept, unchanged=kept)
-    update(music, tmp_path / "fresh")
-    assert contents(index) == contents(tmp_path / "fresh") and not leftovers(index)
+    assert similar.build(bundle, music, index) == counts(added=30 - kept, unchanged=kept)
+    similar.build(bundle, music, tmp_path / "fresh")
+    assert store.read(index)[0] == store.read(tmp_path / "fresh")[0] and names(index) == named(index)
 
 
 class Killed(BaseException):
     """Stands for a kill: nothing handles it."""
 
 
-def test_a_kill_before_or_after_any_rename_leaves_an_index_that_goes_on(music, tmp_path, monkeypatch):
-    """Every rename of a build that drops, appends, rewrites and makes a graph: a kill before it or after it, then the same command."""
-    monkeypatch.setattr(similar, "SEGMENT_FILES", 1)
-    monkeypatch.setattr(similar, "MAX_SEGMENTS", 2)
-    monkeypatch.setattr(similar, "APPROXIMATE_ITEMS", 3)
-    replace, renames = os.replace, 0
-    for step in range(100):
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_before_or_after_any_rename_leaves_an_index_that_goes_on(after, bundle, music, tmp_path, monkeypatch):
+    """A build that drops, replaces, appends, merges and makes a graph renames: index.json; a segment and index.json; the merged segment, the
+    graph and index.json. It is killed at each of the six; then the same command goes on."""
+    monkeypatch.setattr(store, "APPROXIMATE_ITEMS", 3)
+    monkeypatch.setattr(files.os, "fsync", lambda _: None)
+    replace, renames = os.replace, []
+    for step in range(7):
         index = tmp_path / f"index{step}"
         write(music, east="1 0 0", north="0 1 0")
-        update(music, index)
+        similar.build(bundle, music, index)
         (music / "north.wav").unlink()
         write(music, east="1 0 1")
-        renames = 0
+        renames.clear()
 
         def counted(source, target):
-            nonlocal renames
-            renames += 1
-            if renames == step // 2 + 1:  # noqa: B023
-                if step % 2:  # noqa: B023
-                    replace(source, target)
+            renames.append(target)
+            if len(renames) == step + 1 and not after:  # noqa: B023
                 raise Killed
             replace(source, target)
+            if len(renames) == step + 1:  # noqa: B023
+                raise Killed
 
         monkeypatch.setattr(os, "replace", counted)
         try:
-            update(music, index)
+            similar.build(bundle, music, index)
         except Killed:
+            assert {"between.wav", "east_copy.wav", "west.wav", "east.wav"} <= set(contents(index))
             monkeypatch.setattr(os, "replace", replace)
-            state = contents(index)
-            assert {"between.wav", "east_copy.wav", "west.wav"} <= set(state)
-            update(music, index)
+            similar.build(bundle, music, index)
         else:
-            assert step >= 8  # and two with a graph
-            return
-        assert set(contents(index)) == {"between.wav", "east_copy.wav", "west.wav", "east.wav"} and not leftovers(index)
+            assert step == 6
+            monkeypatch.setattr(os, "replace", replace)
+        assert set(contents(index)) == {"between.wav", "east_copy.wav", "west.wav", "east.wav"} and names(index) == named(index)
         assert contents(index)["east.wav"] == tuple(embed(music / "east.wav").tolist())
-    raise AssertionError("the build never ended")
+        assert len(named(index)) == 3
 
 
-def test_ctrl_c_keeps_the_finished_segments_and_says_so(music, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_the_finished_segments_and_says_so(bundle, music, tmp_path, monkeypatch):
     monkeypatch.setattr(similar, "SEGMENT_FILES", 2)
+    monkeypatch.setattr(similar.os, "cpu_count", lambda: 1)
     calls = []
 
-    def interrupted(path):
+    def interrupted(self, path):
         calls.append(path)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return embed(path)
 
+    monkeypatch.setattr(FakePredictor, "function", interrupted)
     with pytest.raises(KeyboardInterrupt, match="the finished segments are kept"):
-        update(music, tmp_path / "index", embedders=[interrupted])
-    assert update(music, tmp_path / "index") == counts(added=3, unchanged=2)
+        similar.build(bundle, music, tmp_path / "index")
+    assert similar.build(bundle, music, tmp_path / "index") == counts(added=3, unchanged=2)
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "delete"])
-def test_a_damaged_segment_refuses_a_query_and_is_mended_by_a_build(harm, music, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(similar, "SEGMENT_FILES", 2)
+def test_a_damaged_segment_refuses_a_query_and_is_mended_by_a_build(harm, bundle, music, tmp_path, monkeypatch, capsys):
+    """Of a build that was killed after two segments of two files."""
     index = tmp_path / "index"
-    update(music, index)
-    path = index / list(similar.read_info(index).segments)[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(similar, "SEGMENT_FILES", 2)
+        patch.setattr(store, "finish", lambda *_: None)
+        similar.build(bundle, music, index)
+    path = index / store.read(index)[0].segments[1]
     content = bytearray(path.read_bytes())
     content[300] ^= 4
     {"cut": lambda: path.write_bytes(content[:-9]), "flip": lambda: path.write_bytes(content), "delete": path.unlink}[harm]()
     with pytest.raises(InputError, match=f"{path.name} (is damaged|cannot be read: No such file or directory); the build command mends it$"):
-        similar.answer(embed, index, [music / "east.wav"], 3, False)
-    assert update(music, index) == counts(added=2, unchanged=3)
+        similar.query(index, [music / "east.wav"])
+    assert similar.build(bundle, music, index) == counts(added=2, unchanged=3)
     assert path.name in capsys.readouterr().err
     assert len(ask(index, music / "east.wav", capsys=capsys)[0]) == 4
 
 
-def test_a_query_reads_on_while_a_build_replaces_the_segments(music, tmp_path, monkeypatch):
-    index = tmp_path / "index"
-    update(music, index)
-    read, again = similar._read, []
+def test_a_query_reads_on_while_a_build_replaces_the_segments(bundle, music, index, monkeypatch):
+    read, again = store._read, []
 
     def late(*arguments):
         if not again:  # between index.json and its segments
             again.append(True)
             (music / "west.wav").unlink()
-            monkeypatch.setattr(similar, "_read", read)
-            update(music, index)
+            similar.build(bundle, music, index)
         return read(*arguments)
 
-    monkeypatch.setattr(similar, "_read", late)
-    info, items = similar._read_settled(index)
-    assert again and len(items.paths) == 4 and info == similar.read_info(index)
+    monkeypatch.setattr(store, "_read", late)
+    info, items = store.read(index)
+    assert again and len(items.paths) == 4 and names(index) == {store.INDEX, *info.segments}
 
 
-def test_what_does_not_fit_is_one_line(music, tmp_path, monkeypatch):
-    index, empty = tmp_path / "index", tmp_path / "empty"
+def test_what_does_not_fit_is_one_line(bundle, music, index, tmp_path):
+    empty, query = tmp_path / "empty", [music / "east.wav"]
     empty.mkdir()
-    update(music, index)
-    other = MODEL.model_copy(update={"model_sha256": "b" * 64})
+    other = make_bundle(tmp_path / "other", "other weights")
+    tags = make_bundle(tmp_path / "tags", outputs={"tags": 3})
     cases = {
-        "must hold audio files, got none": lambda: update(empty, tmp_path / "new"),
-        "must be a folder": lambda: update(tmp_path / "nowhere", tmp_path / "new"),
-        "built with the model of sha256 aaaaaaaaaaaa, got bbbbbbbbbbbb": lambda: update(music, index, other),
-        "is the index of .*music; choose another": lambda: update(write(tmp_path / "more", x="1 1 1"), index),
-        "new or empty folder, got .*music with other": lambda: update(music, music),
-        "must be an index with index.json: No such file": lambda: similar.answer(embed, empty, [music / "east.wav"], 1, False),
-        "must be an index with index.json: Not a dir": lambda: similar.answer(embed, music / "east.wav", [music / "east.wav"], 1, False),
-        "needs an audio file or more": lambda: similar.answer(embed, index, [], 1, False),
-        "--top > 0, got 1 files and --top 0": lambda: similar.answer(embed, index, [music / "east.wav"], 0, False),
+        "must hold audio files, got none": lambda: similar.build(bundle, empty, tmp_path / "new"),
+        "must be a folder": lambda: similar.build(bundle, tmp_path / "nowhere", tmp_path / "new"),
+        "must have an embedding, got tags": lambda: similar.build(tags, music, tmp_path / "new"),
+        "index is of another model than .*/other; name its": lambda: similar.build(other, music, index),
+        "index is of another model than .*/other;": lambda: similar.query(index, query, bundle=other),
+        "is the index of .*music; choose another": lambda: similar.build(bundle, write(tmp_path / "more", x="1 1 1"), index),
+        "new or empty folder, got .*music with other": lambda: similar.build(bundle, music, music),
+        "must be an index with index.json: No such file": lambda: similar.query(empty, query),
+        "must be an index with index.json: Not a dir": lambda: similar.query(music / "east.wav", query),
+        "needs an audio file or more": lambda: similar.query(index, []),
+        "--top > 0, got 1 files and --top 0": lambda: similar.query(index, query, 0),
     }
     for message, act in cases.items():
         with pytest.raises(InputError, match=message) as caught:
             act()
         assert "\n" not in str(caught.value)
-    assert not (tmp_path / "new").exists() and len(contents(index)) == 5
+    assert not (tmp_path / "new").exists() and len(contents(index)) == 5 and files.LOCK not in names(music)
     for text in ("{", "[]", '{"format": 2}', "\xff"):
-        (index / similar.INDEX).write_bytes(text.encode("latin-1"))
+        (index / store.INDEX).write_bytes(text.encode("latin-1"))
         with pytest.raises(InputError, match="index.json is damaged or of another version; delete"):
-            similar.answer(embed, index, [music / "east.wav"], 1, False)
+            similar.query(index, query)
 
 
-def test_a_disk_that_fails_does_not_empty_the_index(music, tmp_path, monkeypatch):
-    update(music, tmp_path / "index")
+def test_another_pooling_is_another_model_and_a_copy_is_the_same(bundle, music, index, tmp_path):
+    same = make_bundle(tmp_path / "same")
+    assert similar.build(same, music, index) == counts(unchanged=5)
+    assert store.read(index)[0].bundle.endswith("/same")
+    for number, settings in enumerate(({"hop_s": 0.25}, {"short": "tile"}, {"sample_rate_hz": 16_000})):
+        with pytest.raises(InputError, match="is of another model"):
+            similar.build(make_bundle(tmp_path / f"other{number}", **settings), music, index)
+
+
+def test_a_disk_that_fails_does_not_empty_the_index(bundle, music, index, monkeypatch):
     status = os.stat
 
     def failing(path, **options):
@@ -439,33 +455,40 @@ def test_a_disk_that_fails_does_not_empty_the_index(music, tmp_path, monkeypatch
 
     monkeypatch.setattr(similar.os, "stat", failing)
     with pytest.raises(InputError, match="north.wav cannot be read: Input/output error"):
-        update(music, tmp_path / "index")
-    assert len(contents(tmp_path / "index")) == 5
+        similar.build(bundle, music, index)
+    assert len(contents(index)) == 5
 
 
-# --- through the bundle --------------------------------------------------------------------------------------------------------------------
-class FakePredictor:
-    """A bundle whose model.tflite is the number of dims; `embed` stands for it."""
-
-    def __init__(self, bundle, precision="float32", threads=None):
-        dims = int((bundle / "model.tflite").read_text())
-        self.info = types.SimpleNamespace(outputs={"embedding": dims}, files={"float32": "model.tflite"})
-        self.embedding = embed
+# --- with a real model ---------------------------------------------------------------------------------------------------------------------
+def call(*arguments):
+    return subprocess.run([sys.executable, "-m", "export", "similar", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_build_and_query_use_the_bundle_and_refuse_another(music, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(similar, "Predictor", FakePredictor)
-    for name, text in {"bundle": "3", "same": "3", "other": "3 ", "tags": "0"}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.tflite").write_text(text)
-    assert similar.build(tmp_path / "bundle", music) == counts(added=5)
-    index = music / similar.DEFAULT_OUT
-    assert similar.query(index, [music / "east.wav"], top=1) == 0
-    assert similar.query(index, [music / "east.wav"], top=1, bundle=tmp_path / "same") == 0
-    assert capsys.readouterr().out.count(f"   1.000  {music}/east_copy.wav\n") == 2
-    with pytest.raises(InputError, match="built with the model of sha256"):
-        similar.query(index, [music / "east.wav"], bundle=tmp_path / "other")
-    with pytest.raises(InputError, match="must have an embedding, got tags only"):
-        similar.build(tmp_path / "tags", music, tmp_path / "new")
-    assert similar.build(tmp_path / "same", music) == counts(unchanged=5)
-    assert similar.read_info(index).bundle.endswith("/same")
+def test_the_command_line_indexes_a_folder_and_finds_a_copy_of_a_file(trained, records, collection, tmp_path):
+    """60 files of `collection` and a copy of one: equal scores of all but itself, and the embeddings are those that evaluation pools."""
+    bundle, music, index = bundling.bundle(trained, tmp_path / "bundle"), tmp_path / "music", tmp_path / "index"
+    shutil.copytree(collection, music)
+    shutil.copy(music / "test/45.wav", music / "copy.wav")
+    built = call("build", bundle, music, "--out", index)
+    assert built.returncode == 0 and "61 added, 0 changed, 0 gone, 0 unchanged, 0 failed" in built.stdout, built.stderr
+
+    asked = call("query", index, music / "test/45.wav", "--top", 100, "--json", "--bundle", bundle)
+    assert asked.returncode == 0 and not asked.stderr
+    ((answer),) = json.loads(asked.stdout)
+    near = {Path(row["file"]): row["score"] for row in answer["neighbours"]}
+    scores = list(near.values())
+    assert set(near) == {path for path in music.rglob("*.*") if path.suffix in audio.SUFFIXES} - {music / "test/45.wav"}
+    assert next(iter(near)) == music / "copy.wav" and near[music / "copy.wav"] == pytest.approx(1, abs=1e-6)
+    assert scores == sorted(scores, reverse=True) and -1 <= scores[-1] < 1 - 1e-3
+
+    tracks = data.tracks(records, schema.read_manifest(records), "test")
+    model = evaluate.load_best(trained)
+    scored = evaluate.score_tracks(evaluate.scorer(model), tracks, EXPERIMENT.frontend, EXPERIMENT.evaluation)
+    found = contents(index)
+    expected = dict(zip(scored.ids, scored.outputs["embedding"], strict=True))
+    assert len(expected) == 16
+    np.testing.assert_allclose([found[name] for name in expected], list(expected.values()), atol=1e-4)
+
+    (music / "bad.wav").write_text("no audio")
+    again = call("build", bundle, music, "--out", index)
+    assert again.returncode == cli.FAILED and "61 unchanged, 1 failed" in again.stdout and "bad.wav" in again.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfmusic import files, run
+from tfmusic import files, retrieval, run
 from tfmusic.config import InputError
 
 MEMORY = {  # callback -> attributes that Keras forgets between two fits
@@ -24,7 +25,7 @@ class TrackMetrics(keras.callbacks.Callback):
     """Puts figures of whole validation tracks into `logs` at the end of every epoch; stops a training whose scores are not finite.
 
     Args:
-        figures: called without arguments; name to number, nan when the scores are not finite.
+        figures: called without arguments; name to number, all of them nan when the scores are not finite.
     """
 
     def __init__(self, figures: Callable[[], dict[str, float]]):
@@ -34,9 +35,29 @@ class TrackMetrics(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         figures = self.figures()
         logs.update({f"val_{name}": value for name, value in figures.items()})
-        if np.isnan(list(figures.values())).any():
+        if np.isnan(list(figures.values())).all():
             print(f"epoch {epoch + 1}: scores are not finite; training stops, the best epoch before it is kept (try a lower learning rate)")
             self.model.stop_training = True
+
+
+class Retrieval(TrackMetrics):
+    """Puts the retrieval figures of whole validation tracks into `logs`: val_recall_at_1 and all others of `retrieval.FIGURES`.
+
+    Args:
+        embedded: called without arguments; embeddings `[shape=(tracks, dims)]`, labels 0/1 `[shape=(tracks, labels)]`, and groups as numbers,
+            -1 for none `[shape=(tracks,)]`.
+    """
+
+    def __init__(self, embedded: Callable[[], tuple[np.ndarray, np.ndarray, np.ndarray]]):
+        super().__init__(self._figures)
+        self.embedded = embedded
+
+    def _figures(self) -> dict[str, float]:
+        embeddings, labels, groups = self.embedded()
+        if not np.isfinite(embeddings).all():
+            return dict.fromkeys(retrieval.FIGURES, math.nan)
+        found = retrieval.figures(embeddings, labels, groups, resamples=0, seed=0)
+        return {name: math.nan if found[name] is None else found[name] for name in retrieval.FIGURES}
 
 
 class SaveBest(keras.callbacks.Callback):

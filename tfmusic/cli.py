@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pydantic
@@ -52,13 +52,30 @@ def parse(target: Any, *, prog: str, cli: Callable[..., Any] = tyro.cli, **optio
     sys.exit(USAGE)
 
 
-def dispatch(commands: dict[str, Callable[..., None]], *, prog: str) -> None:
-    """Calls the one of several typed functions that the command line names, with its flags."""
+def dispatch(commands: dict[str, Any], *, prog: str, args: Sequence[str] | None = None) -> None:
+    """Calls the one of several typed functions that the command line names, with its flags.
+
+    Args:
+        commands: name to function, or to a further table of such.
+        prog: the command as the user types it.
+        args: what follows it. Default: of this process.
+    """
+    args = sys.argv[1:] if args is None else args
+    group = commands.get(args[0]) if args else None
+    if isinstance(group, dict):
+        return dispatch(group, prog=f"{prog} {args[0]}", args=args[1:])
 
     def deferred(command):  # parse holds stderr back, so the command itself must run after it
         return functools.wraps(command)(lambda *arguments, **flags: functools.partial(command, *arguments, **flags))
 
-    parse({name: deferred(command) for name, command in commands.items()}, prog=prog, cli=tyro.extras.subcommand_cli_from_dict)()
+    def listed(group):  # only for the help of the level above
+        def line(): ...
+
+        line.__doc__ = " ".join(f"{name}: {command.__doc__.splitlines()[0]}" for name, command in group.items())
+        return line
+
+    functions = {name: listed(command) if isinstance(command, dict) else deferred(command) for name, command in commands.items()}
+    parse(functions, prog=prog, cli=tyro.extras.subcommand_cli_from_dict, args=args)()
 
 
 def _one_line(box: str) -> str:

@@ -240,7 +240,9 @@ class Similarity(Settings):
     """Metric learning: the loss on the embedding; `tfmusic.embedding_losses`."""
 
     loss: Literal["triplet", "supervised_contrastive", "nt_xent", "proxy_nca", "proxy_anchor"] = "triplet"
-    mining: Literal["all", "hard", "semi_hard", "weighted"] = Field("semi_hard", description="triplet: which of a batch's triplets count.")
+    mining: Literal["all", "hard", "semi_hard", "weighted", "distance_weighted"] = Field(
+        "semi_hard", description="triplet: which of a batch's triplets count."
+    )
     distance: Literal["cosine", "euclidean", "squared"] = Field("cosine", description="triplet: between embeddings.")
     margin: float | None = Field(0.2, ge=0, description="triplet, proxy_anchor: least gap asked for; none: the triplet's soft margin.")
     overlap: Literal["jaccard", "idf"] = Field("jaccard", description="How alike two clips are: shared labels by number, or by rarity.")
@@ -257,9 +259,7 @@ class Fit(Settings):
     batch_size: int = Field(16, gt=0, description="Windows a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW); 0: Adam.")
-    monitor: Literal["val_map", "val_roc_auc", "val_map_at_r", "val_recall_at_1", "val_ndcg_at_8", "val_group_map_at_r"] = Field(
-        "val_map", description="Figure that picks the best epoch, greater is better."
-    )
+    monitor: str = Field("val_map", description="Figure of every epoch's log that picks the best one, greater is better.")
     init_learning_rate: float | None = Field(None, ge=0, description="Step size of the layers that --init brings; none: that of all.")
     patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -7,8 +7,6 @@ meant, no negative) adds nothing, neither to a loss nor to what divides it. Vect
 
 from __future__ import annotations
 
-import inspect
-
 import keras
 import numpy as np
 from keras import ops
@@ -49,7 +47,7 @@ def distances(embeddings, kind: str = "cosine"):
 
     >>> distances([[3.0, 0.0], [0.0, 4.0]], "euclidean")  # 5 apart
     """
-    return DISTANCES[_name_in(DISTANCES)("distance", kind)](_wide(embeddings))
+    return DISTANCES[_in_table(DISTANCES)("distance", kind)](_wide(embeddings))
 
 
 def _squared(vectors):
@@ -101,7 +99,7 @@ def triplets(y_true, embeddings, margin=0.4, distance="cosine", mining="semi_har
     A triplet is active when `d(a, p) - d(a, n) + margin > 0`; a soft margin's loss is never 0, there it is active when `d(a, p) > d(a, n)`.
     A share near 0 means that the negatives are too easy to learn from, one near 1 that the embedding is not learning, or has collapsed.
     """
-    mine = MINING[_name_in(MINING)("mining", mining)]
+    mine = MINING[_in_table(MINING)("mining", mining)]
     embeddings = _wide(embeddings)
     if mining == "given":
         difference, weight = mine(embeddings, distance)
@@ -126,10 +124,11 @@ def triplet_loss(y_true, embeddings, margin=0.4, distance="cosine", mining="semi
     - "hard": an anchor's farthest positive and nearest negative, mean over anchors (Hermans et al. 2017).
     - "semi_hard": for every anchor and positive the nearest negative that is farther than the positive, without one the farthest, mean
       over these pairs (Schroff et al. 2015); memory B^3.
-    - "weighted": the expected loss of every anchor and positive when the negative is drawn with the inverse of the density that distances
-      have on the unit sphere, `q(d) = d^(dims-2) (1 - d^2/4)^((dims-3)/2)` (Wu et al. 2017), d kept in .5 to sqrt(2): nearer ones are
-      noise, and beyond it the density falls again; mean over these pairs, memory B^3.
-    - "weighted_linear": the same with the weight `(1 + cos) / 2`, the "weighted" of Won et al. 2021, who draw one negative so.
+    - "weighted": the expected loss of every anchor and positive when the negative is drawn with the weight `(1 + cos) / 2` of its nearness
+      to the anchor (Won et al. 2021 draw one so; the expectation has less noise); mean over these pairs, memory B^3.
+    - "distance_weighted": the same with the inverse of the density that distances have on the unit sphere,
+      `q(d) = d^(dims-2) (1 - d^2/4)^((dims-3)/2)` (Wu et al. 2017), d kept in .5 to sqrt(2): nearer ones are noise, and beyond it the
+      density falls again.
     - "given": the batch is laid out as anchor, positive, negative, anchor, positive, negative, ...; y_true is not looked at.
 
     Args:
@@ -197,8 +196,8 @@ MINING = {
     "all": _all,
     "hard": _hard,
     "semi_hard": _semi_hard,
-    "weighted": _weighted(_log_inverse_density),
-    "weighted_linear": _weighted(lambda cosine, _: ops.log(ops.maximum(1 - cosine / 2, 1e-12))),  # (1 + cos) / 2
+    "weighted": _weighted(lambda cosine, _: ops.log(ops.maximum(1 - cosine / 2, 1e-12))),  # (1 + cos) / 2
+    "distance_weighted": _weighted(_log_inverse_density),
     "given": _given,  # by place, not by truth
 }
 
@@ -306,7 +305,7 @@ def _to_proxies(y_true, embeddings, proxies):
 
 
 # --- Keras classes: settings as JSON keeps them, losses, layers ------------------------------------------------------------------------------
-def _name_in(table):
+def _in_table(table):
     def check(name, value):
         if value not in table:
             raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
@@ -315,7 +314,7 @@ def _name_in(table):
     return check
 
 
-def _number(least, most=1e6):
+def _in_range(least, most):
     def check(name, value):
         if not least <= value <= most:
             raise ValueError(f"{name} must be in [{least:g}, {most:g}], got {value!r}")
@@ -324,7 +323,7 @@ def _number(least, most=1e6):
     return check
 
 
-def _label_weights(name, value):
+def _of_labels(name, value):
     array = np.asarray(value, np.float64)
     if array.ndim != 1 or not (np.isfinite(array) & (array >= 0)).all():
         raise ValueError(f"{name} must be None, or finite and >= 0, one per label, got {value!r}")
@@ -332,69 +331,69 @@ def _label_weights(name, value):
 
 
 CHECKS = {
-    **{"temperature": _number(1e-6), "scale": _number(1e-6), "margin": _number(0), "positive_from": _number(0, 1)},
-    **{"distance": _name_in(DISTANCES), "mining": _name_in(MINING), "weights": _label_weights},
+    "margin": _in_range(0, 1e6),
+    "distance": _in_table(DISTANCES),
+    "mining": _in_table(MINING),
+    "positive_from": _in_range(0, 1),
+    "weights": _of_labels,
+    "temperature": _in_range(1e-6, 1e6),
+    "scale": _in_range(1e-6, 1e6),
 }
-OPTIONAL = {(triplet_loss, "margin"), (triplet_loss, "weights"), (supervised_contrastive_loss, "weights")}
 
 
-class _Settings:
-    """A Keras class around a function, `class Name(..., function=f)`: registered, f's arguments by name are its own and in get_config."""
-
-    def __init_subclass__(cls, function=None, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if function is not None:
-            cls.function = staticmethod(function)
-            keras.saving.register_keras_serializable("tfmusic")(cls)
-
-    def _keep(self, given):
-        bound = inspect.signature(self.function).bind_partial(**given)
-        bound.apply_defaults()
-        unset = {name for name, value in bound.arguments.items() if value is None and (self.function, name) in OPTIONAL}
-        self.settings = {name: None if name in unset else CHECKS[name](name, value) for name, value in bound.arguments.items()}
-
-    def get_config(self):
-        return {**super().get_config(), **self.settings}
+def _checked(optional=(), **settings):
+    """Settings as JSON keeps them; those named in `optional` may be None."""
+    return {name: None if value is None and name in optional else CHECKS[name](name, value) for name, value in settings.items()}
 
 
-class _EmbeddingLoss(_Settings, keras.losses.Loss):
-    def __init__(self, *, reduction="sum_over_batch_size", name=None, **settings):
+class _EmbeddingLoss(keras.losses.Loss):
+    """A function of (truth, embeddings) and settings as a Keras loss."""
+
+    def __init__(self, function, settings, *, reduction="sum_over_batch_size", name=None):
         super().__init__(name=name, reduction=reduction, dtype="float32")  # under mixed precision too
-        self._keep(settings)
+        self.function, self.settings = function, settings
 
     def call(self, y_true, y_pred):
         return self.function(y_true, y_pred, **self.settings)
 
-
-class TripletLoss(_EmbeddingLoss, function=triplet_loss):
-    """`triplet_loss` as a Keras loss; arguments as there, by name."""
-
-
-class SupervisedContrastiveLoss(_EmbeddingLoss, function=supervised_contrastive_loss):
-    """`supervised_contrastive_loss` as a Keras loss; arguments as there, by name."""
+    def get_config(self):
+        return {"reduction": self.reduction, "name": self.name, **self.settings}
 
 
-class NTXentLoss(_EmbeddingLoss, function=nt_xent_loss):
-    """`nt_xent_loss` as a Keras loss; arguments as there, by name."""
+class _EmbeddingLossLayer(keras.layers.Layer):
+    """Called on (truth, embeddings) inside a functional model, which compiles without a loss: adds the loss, returns the embeddings."""
 
-
-class _EmbeddingLossLayer(_Settings, keras.layers.Layer):
-    """Called on (y_true, embeddings) inside a functional model, which compiles without a loss: adds the loss, returns the embeddings."""
-
-    def __init__(self, *, name=None, dtype=None, trainable=True, **settings):
-        super().__init__(name=name, dtype=dtype, trainable=trainable, autocast=False)  # the embeddings return as they came
-        self._keep(settings)
+    def __init__(self, function, settings, **kwargs):
+        super().__init__(**{"autocast": False, **kwargs})  # the embeddings return as they came, under mixed precision too
+        self.function, self.settings = function, settings
 
     def call(self, y_true, embeddings):
-        self.add_loss(self.function(y_true, embeddings, *self.weights, **self.settings))  # the weights are proxies, or none
+        self.add_loss(self.function(y_true, embeddings, **self.settings))
         return embeddings
 
     def compute_output_spec(self, y_true, embeddings):
         return keras.KerasTensor(embeddings.shape, embeddings.dtype)
 
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
 
-class TripletLossLayer(_EmbeddingLossLayer, function=triplet_loss):
-    """`triplet_loss` as a layer on (y_true, embeddings); arguments as there, by name.
+
+def _triplet_settings(margin, distance, mining, positive_from, weights):
+    optional = ("margin", "weights")
+    return _checked(optional, margin=margin, distance=distance, mining=mining, positive_from=positive_from, weights=weights)
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class TripletLoss(_EmbeddingLoss):
+    """`triplet_loss` as a Keras loss; arguments as there."""
+
+    def __init__(self, margin=0.4, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None, **kwargs):
+        super().__init__(triplet_loss, _triplet_settings(margin, distance, mining, positive_from, weights), **kwargs)
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class TripletLossLayer(_EmbeddingLossLayer):
+    """`triplet_loss` as a layer on (truth, embeddings); arguments as there.
 
     The share of active triplets is in `fit`'s logs as "active", a mean over the batches that have triplets.
 
@@ -405,8 +404,8 @@ class TripletLossLayer(_EmbeddingLossLayer, function=triplet_loss):
     >>> serving = keras.Model(features, embeddings)
     """
 
-    def __init__(self, **settings):
-        super().__init__(**settings)
+    def __init__(self, margin=0.4, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None, **kwargs):
+        super().__init__(triplet_loss, _triplet_settings(margin, distance, mining, positive_from, weights), **kwargs)
         self.active = keras.metrics.Mean(name="active")
 
     def call(self, y_true, embeddings):
@@ -416,34 +415,82 @@ class TripletLossLayer(_EmbeddingLossLayer, function=triplet_loss):
         return embeddings
 
 
-class SupervisedContrastiveLossLayer(_EmbeddingLossLayer, function=supervised_contrastive_loss):
-    """`supervised_contrastive_loss` as a layer on (y_true, embeddings); arguments as there, by name."""
+@keras.saving.register_keras_serializable("tfmusic")
+class SupervisedContrastiveLoss(_EmbeddingLoss):
+    """`supervised_contrastive_loss` as a Keras loss; arguments as there."""
+
+    def __init__(self, temperature=0.1, weights=None, **kwargs):
+        super().__init__(supervised_contrastive_loss, _checked(("weights",), temperature=temperature, weights=weights), **kwargs)
 
 
-class NTXentLossLayer(_EmbeddingLossLayer, function=nt_xent_loss):
-    """`nt_xent_loss` as a layer on (y_true, embeddings); arguments as there, by name."""
+@keras.saving.register_keras_serializable("tfmusic")
+class SupervisedContrastiveLossLayer(_EmbeddingLossLayer):
+    """`supervised_contrastive_loss` as a layer on (truth, embeddings); arguments as there."""
+
+    def __init__(self, temperature=0.1, weights=None, **kwargs):
+        super().__init__(supervised_contrastive_loss, _checked(("weights",), temperature=temperature, weights=weights), **kwargs)
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class NTXentLoss(_EmbeddingLoss):
+    """`nt_xent_loss` as a Keras loss; arguments as there."""
+
+    def __init__(self, temperature=0.1, **kwargs):
+        super().__init__(nt_xent_loss, _checked(temperature=temperature), **kwargs)
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class NTXentLossLayer(_EmbeddingLossLayer):
+    """`nt_xent_loss` as a layer on (truth, embeddings); arguments as there."""
+
+    def __init__(self, temperature=0.1, **kwargs):
+        super().__init__(nt_xent_loss, _checked(temperature=temperature), **kwargs)
 
 
 class _ProxyLayer(_EmbeddingLossLayer):
-    """Trains a vector per label, in float32; `labels int > 0`, `seed` of their random directions."""
+    """Trains a vector for each label, in float32."""
 
-    def __init__(self, *, labels, seed=0, **settings):
-        super().__init__(**settings)
+    def __init__(self, labels, seed, function, settings, **kwargs):
+        super().__init__(function, settings, **kwargs)
         self.labels, self.seed = labels, seed
 
     def build(self, y_true_shape, embeddings_shape):
         if y_true_shape[-1] != self.labels:
             raise ValueError(f"y_true must be of shape (batch, {self.labels}), got {tuple(y_true_shape)}")
-        length_1 = keras.initializers.RandomNormal(stddev=embeddings_shape[-1] ** -0.5, seed=self.seed)
-        self.proxies = self.add_weight((self.labels, embeddings_shape[-1]), length_1, "float32", name="proxies")
+        about_unit_length = keras.initializers.RandomNormal(stddev=embeddings_shape[-1] ** -0.5, seed=self.seed)
+        self.proxies = self.add_weight((self.labels, embeddings_shape[-1]), about_unit_length, "float32", name="proxies")
+
+    def call(self, y_true, embeddings):
+        self.add_loss(self.function(y_true, embeddings, self.proxies, **self.settings))
+        return embeddings
 
     def get_config(self):
         return {**super().get_config(), "labels": self.labels, "seed": self.seed}
 
 
-class ProxyNCALayer(_ProxyLayer, function=proxy_nca_loss):
-    """`proxy_nca_loss` as a layer on (y_true, embeddings) with proxies of its own; `labels`, `seed` and arguments as there, by name."""
+@keras.saving.register_keras_serializable("tfmusic")
+class ProxyNCALayer(_ProxyLayer):
+    """`proxy_nca_loss` as a layer on (truth, embeddings) with trained proxies.
+
+    Args:
+        labels: number of proxies `int > 0`.
+        scale: as in `proxy_nca_loss`.
+        seed: of the proxies' first directions `int >= 0`.
+    """
+
+    def __init__(self, labels, scale=9.0, seed=0, **kwargs):
+        super().__init__(labels, seed, proxy_nca_loss, _checked(scale=scale), **kwargs)
 
 
-class ProxyAnchorLayer(_ProxyLayer, function=proxy_anchor_loss):
-    """`proxy_anchor_loss` as a layer on (y_true, embeddings) with proxies of its own; `labels`, `seed` and arguments as there, by name."""
+@keras.saving.register_keras_serializable("tfmusic")
+class ProxyAnchorLayer(_ProxyLayer):
+    """`proxy_anchor_loss` as a layer on (truth, embeddings) with trained proxies.
+
+    Args:
+        labels: number of proxies `int > 0`.
+        margin, scale: as in `proxy_anchor_loss`.
+        seed: of the proxies' first directions `int >= 0`.
+    """
+
+    def __init__(self, labels, margin=0.1, scale=32.0, seed=0, **kwargs):
+        super().__init__(labels, seed, proxy_anchor_loss, _checked(margin=margin, scale=scale), **kwargs)

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 
 import pydantic
 
-from tfmusic.config import InputError
+from tfmusic.config import InputError, printable
 
 SCHEMES = ("gs", "ram")  # what TensorFlow 2.21 opens by itself; ram:// lives as long as the process and is for tests
-
+LOCK = ".lock"
 
 PAUSES_S = (1.0, 3.0)  # before a bucket is asked again
 
@@ -139,6 +139,34 @@ def remove_tree(directory: Path | RemotePath) -> None:
         _do(directory, "rmtree")
     else:
         shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def locked(directory: Path | RemotePath) -> Iterator[None]:
+    """One build at a time in a local directory; the system frees the lock of a dead process, and a bucket knows no locks.
+
+    Raises:
+        InputError: another process builds there.
+    """
+    if isinstance(directory, RemotePath):
+        yield
+        return
+    import fcntl  # which Windows has not: predict imports this module there
+
+    path = directory / LOCK
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another build is at work in {printable(directory)}") from None
+        except OSError:  # a mount without locks
+            pass
+        if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):  # its owner has just left with it
+            raise InputError(f"another build was at work in {printable(directory)} until now; the same command goes on")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, path: Path | RemotePath) -> None:

@@ -19,6 +19,11 @@ import tensorflow as tf
 
 KS = (1, 2, 4, 8)
 DEPTH = KS[-1]  # ranks that nDCG looks at
+FIGURES = (  # of labels and of groups, in the order of a report
+    *(f"recall_at_{k}" for k in KS),
+    *(f"precision_at_{k}" for k in KS),
+    *("map_at_r", f"ndcg_at_{DEPTH}", "group_recall_at_1", "group_map_at_r", f"graded_ndcg_at_{DEPTH}"),
+)
 BLOCK_BYTES = 1 << 26  # of similarities; keys, gains and copies beside them come to a few times as much
 CHUNK = 32  # columns whose maximum is looked at first
 SPARE = 7  # candidates of `nearest` beyond those asked for: so many duplicates of a row cost nothing

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from tfmusic import data, embedding_losses, losses, sampling
+from tfmusic import data, embedding_losses, losses, retrieval, sampling
 from tfmusic.config import Experiment, Similarity
 
 
@@ -19,13 +19,15 @@ class Task:
     Args:
         activation: from logits to scores in the deployed model.
         output: of the deployed model, that the task is about.
-        watched: names among its figures that go into the logs of every epoch as val_<name> and into the printed table.
+        logged: names of its figures that go into the logs of every epoch as val_<name>; one of them picks the best epoch.
+        watched: those in the printed table and on the card.
         chooses: whether batches are made of chosen tracks (`tfmusic.sampling`), not of all in random order.
         trainee: (net, experiment, truth of chosen tracks) to the model that is fitted, and its loss; none: its layers add their own.
     """
 
     activation: str
     output: str
+    logged: tuple[str, ...]
     watched: tuple[str, ...]
     chooses: bool
     trainee: Callable[[keras.Model, Experiment, np.ndarray | None], tuple[keras.Model, keras.losses.Loss | None]]
@@ -71,8 +73,11 @@ def _embedder(net: keras.Model, experiment: Experiment, truth: np.ndarray | None
 
 
 TASKS: dict[str, Task] = {
-    "tagging": Task(activation="sigmoid", output="tags", watched=("roc_auc", "map"), chooses=False, trainee=_tagger),
+    "tagging": Task(
+        activation="sigmoid", output="tags", logged=("roc_auc", "map"), watched=("roc_auc", "map"), chooses=False, trainee=_tagger,
+    ),
     "similarity": Task(
-        activation="sigmoid", output="embedding", watched=("recall_at_1", "map_at_r", "ndcg_at_8"), chooses=True, trainee=_embedder,
+        activation="sigmoid", output="embedding", logged=retrieval.FIGURES, watched=("recall_at_1", "map_at_r", "ndcg_at_8"), chooses=True,
+        trainee=_embedder,
     ),
 }  # fmt: skip

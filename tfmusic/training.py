@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -19,7 +20,7 @@ import tensorflow as tf
 from tfmusic import callbacks, catalogue, cli, data, evaluate, files, models, optimizers, run, sampling, schema
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
-from tfmusic.tasks import TASKS
+from tfmusic.tasks import TASKS, Task
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision -> Keras dtype policy
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -105,12 +106,10 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
     if "tags" not in model.output:
         raise InputError(f"{tagger} must be the run of a tagger, got one without tags")
     key = f"{manifest.sha1} {schema.sha256_of(tagger / run.BEST)}"
-    try:
-        with np.load(path) as kept:
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or cut off: both are made anew
+        with open(path, "rb") as file, np.load(file) as kept:
             if str(kept["key"]) == key:
                 return kept["scores"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or cut off: both are made anew
-        pass
     counted = cli.progress(catalogue.tracks(tracks, manifest), total=len(tracks), unit="track", desc=f"scores of {tagger.name}", leave=False)
     scored = evaluate.score_tracks(evaluate.scorer(model), counted, info.experiment.frontend, info.experiment.evaluation)
     _save(path, key=key, scores=scored.outputs["tags"])
@@ -147,7 +146,7 @@ def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
     """Everything that can be refused before the first step."""
     data.check_records(manifest, experiment)
     data.steps_per_epoch(manifest, experiment)
-    allowed = [f"val_{name}" for name in TASKS[experiment.task].watched]
+    allowed = [f"val_{name}" for name in TASKS[experiment.task].logged]
     if experiment.fit.monitor not in allowed:
         raise InputError(f"--fit.monitor must be one of {', '.join(allowed)} for {experiment.task}, got {experiment.fit.monitor}")
     for name in ("valid", "test"):
@@ -178,18 +177,14 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
 
     score = evaluate.scorer(deployed)
 
-    def validate() -> dict[str, float]:
+    def validated() -> evaluate.Scored:
         if twin is not net:
             twin.set_weights(net.get_weights())
         tracks = data.tracks(info.records, manifest, "valid")
-        scored = evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
-        if not scored.finite:
-            return dict.fromkeys(task.watched, math.nan)
-        figures = evaluate.FIGURES[task.output](scored, 0, settings.seed)
-        return {name: figures[name] for name in task.watched}
+        return evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
 
     watchers = [
-        callbacks.TrackMetrics(validate),
+        _watcher(task, validated, settings.seed),
         callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
         keras.callbacks.EarlyStopping(settings.monitor, mode="max", patience=settings.patience),
         keras.callbacks.TensorBoard(out / run.TENSORBOARD, write_graph=False),
@@ -197,7 +192,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     state = callbacks.SaveState(out, watchers)
     first_epoch, stopped = state.load()
     if settings.epochs == 0:
-        validate()
+        validated()
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
         return
@@ -217,6 +212,23 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
             shuffle=False,  # the stream is shuffled
             verbose=1 if sys.stdout.isatty() else 2,
         )
+
+
+def _watcher(task: Task, validated: Callable[[], evaluate.Scored], seed: int) -> callbacks.TrackMetrics:
+    """The callback that logs the task's figures of whole validation tracks."""
+
+    def embedded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scored = validated()
+        return scored.outputs["embedding"], scored.y_true, catalogue.numbers(scored.groups)
+
+    def figures() -> dict[str, float]:
+        scored = validated()
+        if not scored.finite:
+            return dict.fromkeys(task.logged, math.nan)
+        found = evaluate.FIGURES[task.output](scored, 0, seed)
+        return {name: found[name] for name in task.logged}
+
+    return callbacks.Retrieval(embedded) if task.output == "embedding" else callbacks.TrackMetrics(figures)
 
 
 @dataclasses.dataclass(frozen=True)

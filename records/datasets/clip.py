@@ -11,16 +11,14 @@ from typing import Any
 
 import pydantic
 
+from tfmusic import audio
 from tfmusic.config import InputError, Settings
 from tfmusic.files import Location
 
 SPLITS = ("train", "valid", "test")
 CELL_CHARACTERS = 1 << 24  # of the longest cell of a table that is read
 JSON_KINDS = {dict: "object", list: "array"}
-AUDIO_SUFFIXES = frozenset({
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".au", ".aif", ".aiff", ".caf",
-    ".m4a", ".aac", ".wma", ".mp4", ".webm",  # libsndfile reads none of these: listed, so that quarantine says it
-})  # fmt: skip
+AUDIO_SUFFIXES = audio.SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

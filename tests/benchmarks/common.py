@@ -34,7 +34,7 @@ except ImportError:
     torch = None
 
 LOADER = "torch DataLoader" if torch else "numpy loop"
-PACKAGES = ("tensorflow", "keras", "numpy", "soundfile", "soxr", "librosa", "torch", "ai-edge-litert")
+PACKAGES = ("tensorflow", "keras", "numpy", "soundfile", "soxr", "librosa", "torch", "faiss-cpu", "ai-edge-litert")
 
 JsonFlag = Annotated[bool, tyro.conf.arg(name="json")]  # the plain name is a method of pydantic's
 

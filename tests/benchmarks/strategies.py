@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfmusic import run, training
-from tfmusic.config import Evaluation, Experiment, Fit, FrontEnd, Net, Sampling, Similarity
+from tfmusic.config import Data, Evaluation, Experiment, Fit, FrontEnd, Net, Sampling, Similarity
 
 COLUMNS = ("recall_at_1", "recall_at_8", "map_at_r", "ndcg_at_8", "group_recall_at_1", "group_map_at_r")
 TRIPLETS, CROPS = Sampling(batches="triplets"), Sampling(batches="crops")
@@ -33,6 +33,7 @@ ROWS: dict[str, dict] = {  # name -> what it changes of BASE
     "hard": {"similarity": Similarity(mining="hard")},
     "all": {"similarity": Similarity(mining="all")},
     "weighted": {"similarity": Similarity(mining="weighted")},
+    "distance-weighted": {"similarity": Similarity(mining="distance_weighted")},
     "semi-hard, IDF, from .3": {"similarity": Similarity(overlap="idf", positive_from=0.3)},
     "semi-hard, euclidean": {"similarity": Similarity(distance="euclidean")},
     "semi-hard, soft margin": {"similarity": Similarity(margin=None)},
@@ -49,8 +50,8 @@ ROWS: dict[str, dict] = {  # name -> what it changes of BASE
 }
 
 
-def experiment_of(changes: dict, seed: int, epochs: int, window_s: float, tagger: Path) -> Experiment:
-    """A row's experiment: half-width 2D CNN, 72 bands, a hop of 512 samples, so that a run is a minute on two cores."""
+def experiment_of(changes: dict, seed: int, epochs: int, crops: int, tagger: Path) -> Experiment:
+    """A row's experiment: quarter-width 2D CNN, 72 bands, a hop of 512 samples, so that a run is a minute on two cores."""
     tagging = changes.get("tagger", False)
     sampling = changes.get("sampling", Sampling())
     if "mined" in changes:
@@ -59,8 +60,9 @@ def experiment_of(changes: dict, seed: int, epochs: int, window_s: float, tagger
         recipe="tagging" if tagging else "similarity",
         task="tagging" if tagging else "similarity",
         init=tagger if changes.get("init") else None,
-        frontend=FrontEnd(n_mels=72, hop_samples=512, n_fft=1024, window_s=window_s),
-        net=Net(name=changes.get("net", "cnn2d"), width=0.5, embedding=0 if tagging else 64),
+        frontend=FrontEnd(n_mels=72, hop_samples=512, n_fft=1024),
+        data=Data(crops_per_clip=crops),
+        net=Net(name=changes.get("net", "cnn2d"), width=0.25, embedding=0 if tagging else 64),
         sampling=sampling,
         similarity=changes.get("similarity", Similarity()),
         fit=Fit(
@@ -80,8 +82,8 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--window-s", type=float, default=3.0)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--crops", type=int, default=1, help="windows of every clip in an epoch")
     parser.add_argument("--only", nargs="*", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -92,7 +94,7 @@ def main() -> None:
             directory = arguments.out / f"{list(ROWS).index(name):02d}-{seed}"
             if not (directory / run.METRICS).is_file():
                 keras.backend.clear_session()
-                experiment = experiment_of(ROWS[name], seed, arguments.epochs, arguments.window_s, tagger)
+                experiment = experiment_of(ROWS[name], seed, arguments.epochs, arguments.crops, tagger)
                 if (directory / run.EXPERIMENT).is_file():
                     training.resume(directory)
                 else:

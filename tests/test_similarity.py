@@ -1,0 +1,193 @@
+"""`--task similarity` from records to a run: every loss and kind of batch trains, a backbone is brought and frozen, and it goes on."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.conftest import EXPERIMENT
+from tfmusic import catalogue, data, evaluate, models, report, run, schema, training
+from tfmusic.config import Experiment, InputError, Sampling, Similarity
+
+TINY = {
+    **EXPERIMENT.model_dump(),
+    "task": "similarity",
+    "net": {"name": "cnn2d", "width": 0.125, "embedding": 8},
+    "fit": {**EXPERIMENT.fit.model_dump(), "batch_size": 12, "monitor": "val_map_at_r"},
+    "sampling": {"clips_per_label": 3},
+}
+
+
+def experiment(epochs=4, **changes):
+    fit = {**TINY["fit"], "epochs": epochs, **changes.pop("fit", {})}
+    return Experiment.model_validate({**TINY, "fit": fit, **changes})
+
+
+@pytest.fixture(scope="module")
+def embedded(records, tmp_path_factory):
+    return training.fit(experiment(), records, tmp_path_factory.mktemp("runs") / "run")
+
+
+def figures_of(directory):
+    return json.loads((directory / run.METRICS).read_text())["test"]
+
+
+def test_high_and_low_tones_move_apart(embedded):
+    """Random ranking of the 16 test tracks would reach the baseline beside each figure."""
+    figures = figures_of(embedded)
+    for name in ("recall_at_1", "map_at_r", "ndcg_at_8"):
+        assert figures[name] > figures[f"{name}_random"] + 0.1
+        assert figures[f"{name}_interval"][0] <= figures[name] <= figures[f"{name}_interval"][1]
+    assert figures["group_recall_at_1"] is not None and "map" not in figures
+
+
+def test_the_log_of_every_epoch_has_retrieval_figures_and_the_share_of_active_triplets(embedded):
+    header, *rows = (embedded / run.HISTORY).read_text().splitlines()
+    assert {"loss", "active", "val_recall_at_1", "val_map_at_r", "val_ndcg_at_8"} <= set(header.split(","))
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("batches", ["shuffled", "balanced", "triplets", "extremes", "errors", "crops"])
+def test_every_kind_of_batch_trains(batches, records, trained, tmp_path):
+    tagger = trained if batches in ("extremes", "errors") else None
+    sampling = {"batches": batches, "clips_per_label": 3, "tagger": tagger}
+    directory = training.fit(experiment(1, sampling=sampling), records, tmp_path / "run")
+    assert figures_of(directory)["recall_at_1"] >= 0
+
+
+@pytest.mark.parametrize("loss", ["supervised_contrastive", "nt_xent", "proxy_nca", "proxy_anchor"])
+@pytest.mark.parametrize("positives", ["tags", "group"])
+def test_every_loss_trains_on_tags_and_on_groups(loss, positives, records, tmp_path):
+    settings = {"similarity": {"loss": loss, "overlap": "idf"}, "sampling": {"positives": positives, "clips_per_label": 3}}
+    directory = training.fit(experiment(1, evaluation={"hop_s": 0.5, "bootstrap": 0}, **settings), records, tmp_path / "run")
+    assert np.isfinite(float((directory / run.HISTORY).read_text().splitlines()[1].split(",")[1]))
+
+
+def test_tags_learnt_beside_the_embedding_make_a_model_of_both(records, tmp_path):
+    directory = training.fit(experiment(3, similarity={"tag_weight": 1.0}), records, tmp_path / "run")
+    figures = figures_of(directory)
+    assert figures["roc_auc"] > 0.7 and figures["map_at_r"] > figures["map_at_r_random"]
+    assert set(evaluate.load_best(directory).output) == {"tags", "embedding"}
+
+
+# --- a tagger first ---------------------------------------------------------------------------------------------------------------------------
+def test_a_tagger_brings_its_weights_and_the_frozen_ones_stay(records, trained, tmp_path):
+    """All up to conv3 are as the tagger left them, norm3 and what is behind moves, the projection is new; resume brings nothing twice."""
+    directory = training.fit(experiment(1, init=trained, freeze="conv3"), records, tmp_path / "run")
+    nets = [models.parts(evaluate.load_best(one))[1] for one in (trained, directory)]
+    for layer in nets[1].layers:
+        if layer.weights and layer.name != "projection":
+            equal = [np.array_equal(*pair) for pair in zip(nets[0].get_layer(layer.name).get_weights(), layer.get_weights(), strict=True)]
+            assert all(equal) == (layer.name in ("input_norm", "conv1", "norm1", "conv2", "norm2", "conv3")), layer.name
+    before = (directory / run.METRICS).read_bytes()
+    training.resume(directory)
+    assert (directory / run.METRICS).read_bytes() == before
+
+
+def test_brought_layers_have_a_learning_rate_of_their_own(records, trained, tmp_path):
+    """At 0 they stand still, batch statistics apart, while the projection learns."""
+    directory = training.fit(experiment(1, init=trained, fit={"init_learning_rate": 0.0}), records, tmp_path / "run")
+    old, new = (models.parts(evaluate.load_best(one))[1] for one in (trained, directory))
+    np.testing.assert_array_equal(old.get_layer("conv1").get_weights()[0], new.get_layer("conv1").get_weights()[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"freeze": "conv9"}, "--freeze must be a layer of cnn2d: .*conv4.*; got 'conv9'"),
+        ({"net": {"name": "cnn2d", "width": 0.25}}, "--net.width must be that of --init .*, 0.125, got 0.25"),
+        ({"fit": {"monitor": "val_map"}}, "--fit.monitor must be one of val_recall_at_1.* for similarity, got val_map"),
+    ],
+)
+def test_what_cannot_begin_is_one_line(records, trained, tmp_path, changes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        training.fit(experiment(1, init=trained, **changes), records, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"augment": {"mixup_alpha": 0.2}}, "mixup_alpha must be 0"),
+        ({"sampling": {"batches": "triplets"}, "similarity": {"loss": "nt_xent"}}, "are for the loss triplet, got nt_xent"),
+        ({"sampling": {"batches": "crops"}, "similarity": {"loss": "proxy_nca"}}, "no labels that a loss proxy_nca"),
+        ({"sampling": {"clips_per_label": 5}}, "multiple of 5 and at least 10"),
+        ({"sampling": {"batches": "errors"}}, "sampling.tagger must be the run of a tagger"),
+        ({"freeze": "conv1"}, "freeze is for layers that --init brings"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        experiment(1, **changes)
+
+
+def test_the_score_table_of_a_tagger_is_of_whole_tracks_computed_once_and_mended(records, trained, tmp_path, monkeypatch):
+    """Equal to scoring each file's window means with the tagger; a second call and a damaged cache give the same."""
+    tagger = shutil.copytree(trained, tmp_path / "tagger")
+    manifest = schema.read_manifest(records)
+    table = catalogue.read(records, manifest)
+    scores = training.tagger_scores(tagger, records, manifest, table)
+    expected = evaluate.score_tracks(
+        evaluate.scorer(evaluate.load_best(trained)), catalogue.tracks(table, manifest), EXPERIMENT.frontend, EXPERIMENT.evaluation
+    )
+    np.testing.assert_allclose(scores, expected.outputs["tags"], atol=1e-6)
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "score_tracks", None)  # it is not scored again
+        np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+    (tagger / run.SCORES).write_bytes((tagger / run.SCORES).read_bytes()[:100])
+    np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+
+
+def test_a_run_without_tags_is_no_tagger(records, embedded):
+    manifest = schema.read_manifest(records)
+    with pytest.raises(InputError, match="got one without tags"):
+        training.tagger_scores(embedded, records, manifest, catalogue.read(records, manifest))
+
+
+# --- going on, and looking ------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("loss", ["triplet", "proxy_anchor"])
+def test_a_run_cut_after_two_epochs_goes_on_to_the_same_weights(records, tmp_path, loss):
+    """Proxies, optimiser and the order of the batches included."""
+    settings = {"similarity": Similarity(loss=loss).model_dump()}
+    whole = training.fit(experiment(3, **settings), records, tmp_path / "whole")
+    part = training.fit(experiment(2, **settings), records, tmp_path / "part")
+    info = json.loads((part / run.EXPERIMENT).read_text())
+    info["experiment"]["fit"]["epochs"] = 3
+    (part / run.EXPERIMENT).write_text(json.dumps(info))
+    training.resume(part)
+    with np.load(whole / run.STATE) as left, np.load(part / run.STATE) as right:
+        assert left.files == right.files
+        for name in left.files:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def test_report_and_tensorboard_show_and_play(embedded):
+    """Curves, distances, space, labels; a triplet has three sounds, a retrieval a query and four neighbours; the projector finds its files."""
+    text = report.write(embedded)
+    assert text.splitlines()[0].split()[:3] == ["split", "tracks", "Recall@1"] and text.splitlines()[-1].startswith("random")
+    page = (embedded / run.REPORT).read_text()
+    assert page.count("data:image/png;base64,") >= 4
+    triplets = page.count("<h2>A triplet")
+    assert triplets >= 1 and page.count("<audio") == 3 * triplets + 6 * 5
+    assert "src='http" not in page and "random ranking" in page
+    logs = embedded / run.TENSORBOARD / "test"
+    assert len(list(logs.glob("events*"))) == 1
+    config = (logs / "projector_config.pbtxt").read_text()
+    for name in ("embedding.tsv", "metadata.tsv"):
+        assert name in config and len((logs / name).read_text().splitlines()) == 16 + (name == "metadata.tsv")
+
+
+def test_embeddings_of_a_run_are_of_unit_length_and_those_of_its_test_tracks(embedded, records):
+    with np.load(embedded / run.EMBEDDINGS) as kept:
+        np.testing.assert_allclose(np.linalg.norm(kept["embedding"], axis=1), 1, atol=1e-6)
+        assert kept["ids"].tolist() == [track.id for track in data.tracks(records, schema.read_manifest(records), "test")]
+
+
+def test_settings_of_sampling_name_what_the_sampler_knows():
+    from typing import get_args
+
+    from tfmusic import embedding_losses, sampling, tasks
+
+    assert set(get_args(Sampling.model_fields["batches"].annotation)) == set(sampling.STRATEGIES)
+    assert set(get_args(Similarity.model_fields["loss"].annotation)) == set(tasks.EMBEDDING_LOSSES)
+    assert {*get_args(Similarity.model_fields["mining"].annotation), "given"} == set(embedding_losses.MINING)
