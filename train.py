@@ -22,6 +22,7 @@ from tfmusic.files import Location
 
 PROG = "python train.py"
 DEMO = Path("data/demo")
+USES = {"tagging": "python -m export predict {bundle} FILE...", "similarity": "python -m export similar build {bundle} DIR"}  # of a bundle
 
 
 class Modes(Settings):
@@ -143,12 +144,13 @@ def finish(run_directory: Path, train: Callable[[], object]) -> None:
             bundle(run_directory)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: {PROG} --resume {run_directory}") from None
+    task = run.read(run_directory).experiment.task
     print(
         f"""
 next:
   tensorboard --logdir {run_directory}/tensorboard
-  python -m export predict {target} FILE...
-  python -m records build --dataset csv --csv FILE --audio DIR --out data/mine && {PROG} --task tagging --records data/mine"""
+  {USES[task].format(bundle=target)}
+  python -m records build --dataset csv --csv FILE --audio DIR --out data/mine && {PROG} --task {task} --records data/mine"""
     )
 
 

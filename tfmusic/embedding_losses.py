@@ -65,8 +65,8 @@ def _euclidean(vectors):
 
 def _cosine(vectors):
     units, empty = _units(vectors)
-    empty = ops.cast(empty, units.dtype)
-    return (_squared(units) + ops.abs(empty - ops.swapaxes(empty, -1, -2))) / 2  # 1 - cos = |u - v|^2 / 2, for 0 and u it lacks 1/2
+    empty = ops.cast(empty[..., 0], units.dtype)
+    return (_squared(units) + ops.abs(empty[..., :, None] - empty[..., None, :])) / 2  # 1 - cos = |u - v|^2 / 2, for 0 and u it lacks 1/2
 
 
 DISTANCES = {"cosine": _cosine, "squared": _squared, "euclidean": _euclidean}
