@@ -50,7 +50,7 @@ def test_files_of_the_map_exist():
     names = re.findall(r"(\w+\.py)\b|\b(\w+)/ ", README[README.index("## Where things are") : README.index("## Dependencies")])
     for file, folder in names:
         name = file or folder
-        assert any((ROOT / place / name).exists() for place in ("", "tfmusic", "records", "tests")), name
+        assert any((ROOT / place / name).exists() for place in ("", "tfmusic", "records", "export", "tests")), name
 
 
 def test_nothing_is_left_to_fill_in():

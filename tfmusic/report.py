@@ -45,7 +45,8 @@ def write(run_directory: Path | str) -> str:
     info = run.read(directory)
     figures = json.loads((directory / run.METRICS).read_text("utf-8"))
     manifest = schema.read_manifest(info.records)
-    shown = [Exhibit("Training", figure=curves(_history(directory / run.HISTORY), info.experiment.fit.monitor))]
+    watched = TASKS[info.experiment.task].watched
+    shown = [Exhibit("Training", figure=curves(_history(directory / run.HISTORY), info.experiment.fit.monitor, watched))]
     if "map" in figures["test"]:
         shown.append(Exhibit("ROC-AUC of each tag", figure=per_label(figures["test"], "roc_auc", chance=0.5)))
         shown.append(Exhibit("Average precision of each tag", figure=per_label(figures["test"], "map", chance=None)))
@@ -55,7 +56,7 @@ def write(run_directory: Path | str) -> str:
     shown.append(Exhibit("Labels", figure=label_counts(manifest)))
     _tensorboard(directory / run.TENSORBOARD / "test", shown, embedded, manifest.layout.sample_rate_hz)
 
-    rows = table(figures, TASKS[info.experiment.task].watched)
+    rows = table(figures, watched)
     body = [f"<h1>{html.escape(info.experiment.recipe)}</h1>", _table(rows)]
     test = figures["test"]
     body.append(
@@ -126,15 +127,16 @@ def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded, rate
     files.write_text(directory / "projector_config.pbtxt", projector)
 
 
-def curves(history: list[dict[str, float]], monitor: str) -> Figure:
-    """Loss and validation figures over epochs; the best epoch is marked."""
+def curves(history: list[dict[str, float]], monitor: str, watched: tuple[str, ...]) -> Figure:
+    """Loss, validation figures and the share of active triplets over epochs; the best epoch is marked."""
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     axes = figure.subplots(1, 2)
     epochs = [row["epoch"] + 1 for row in history]
     axes[0].plot(epochs, [row["loss"] for row in history], marker=".")
     axes[0].set(xlabel="epoch", ylabel="training loss")
-    for name in (key for key in (history[0] if history else {}) if key.startswith("val_")):
-        axes[1].plot(epochs, [row[name] for row in history], label=name, marker=".")
+    shown = [name for name in dict.fromkeys([*(f"val_{name}" for name in watched), monitor, "active"]) if history and name in history[0]]
+    for name in shown:
+        axes[1].plot(epochs, [row[name] for row in history], label=name, marker=".", linestyle=":" if name == "active" else "-")
     if history:
         best = max(history, key=lambda row: row[monitor])
         axes[1].axvline(best["epoch"] + 1, color="grey", linestyle=":", label=f"best {monitor}")
