@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,3 +63,16 @@ def test_synthesised_music_is_finite_and_heard():
     waveform = common.music(2, 16_000, seed=1)
     assert waveform.shape == (32_000, 2) and waveform.dtype == np.float32
     assert 0.01 < np.abs(waveform).mean() and np.abs(waveform).max() <= 1
+
+
+def test_the_table_of_strategies_is_of_experiments_that_stand_and_shows_chance_and_spread(capsys):
+    """Values .1, .2, .3: mean .2, standard deviation .1; a figure that there is not is a dash."""
+    from tests.benchmarks import strategies
+
+    for number, changes in enumerate(strategies.ROWS.values()):
+        experiment = strategies.experiment_of(changes, seed=number, epochs=2, crops=1, tagger=Path("tagger"))
+        assert experiment.fit.seed == number and experiment.recipe == experiment.task
+    names = dict.fromkeys(strategies.COLUMNS)
+    strategies.print_table({"ours": [{**names, "map_at_r": value, "map_at_r_random": 0.05} for value in (0.1, 0.2, 0.3)]})
+    _, _, chance, ours = capsys.readouterr().out.splitlines()
+    assert chance == "| random ranking | - | - | .050 | - | - | - |" and ours == "| ours | - | - | .200 ± .100 | - | - | - |"

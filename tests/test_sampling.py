@@ -346,7 +346,7 @@ def test_describe_by_hand():
     figures = sampling.describe(pool, np.array([[0, 1, 2, 0, 2, 1], [0, 1, 3, 3, 2, 2]]))
     assert figures["overlap_positive"] == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 + 1 / 2) / 4)
     assert figures["overlap_negative"] == pytest.approx((1 / 3 + 1 / 2 + 0 + 1 / 2) / 4)
-    assert figures["negatives_alike"] == 3 / 4
+    assert figures["negatives_alike"] == 3 / 4 and figures["anchors"] == 2 / 5
     assert figures["negatives_nearer"] == figures["negatives_equal"] == 1 / 4
     assert sampling.describe(pool, np.array([[4, 4, 4]]))["overlap_positive"] == 0
 
@@ -418,3 +418,17 @@ def test_pool_checks_its_tables():
     ]:
         with pytest.raises(ValueError, match=message):
             Pool(*arguments)
+
+
+@pytest.mark.parametrize(("mined", "positives", "negatives"), [("both", [1], [3]), ("positives", [1], [2, 3]), ("negatives", [0, 1], [3])])
+def test_errors_of_one_side_leave_the_other_any_tag(mined, positives, negatives):
+    """Track 0 has tags 0 and 1 and is given 0 and 3: 1 is missed, 3 is wrong, 2 is neither; track i + 1 has tag i alone. Only track 0 has
+    an error of each kind: the others are given their own tag, which the table's ones keep in the lead."""
+    labels = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]])
+    scores = labels.astype(np.float32)
+    scores[0] = [1, 0, 0, 1]
+    drawn = sampling.rows(Pool(labels, np.arange(7), scores), Sampling(batches="errors", tagger="run", mined=mined), 300, 1, 0, 0).reshape(-1, 3)
+    drawn = drawn[drawn[:, 0] == 0]
+    assert len(drawn) > 10
+    assert set(np.flatnonzero(labels[drawn[:, 1]].any(axis=0) & (labels[0] == 1))) == set(positives)
+    assert set(np.flatnonzero(labels[drawn[:, 2]].any(axis=0))) == set(negatives)

@@ -103,6 +103,7 @@ def test_brought_layers_have_a_learning_rate_of_their_own(records, trained, tmp_
 def test_what_cannot_begin_is_one_line(records, trained, tmp_path, changes, complaint):
     with pytest.raises(InputError, match=complaint):
         training.fit(experiment(1, init=trained, **changes), records, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,8 @@ def test_what_cannot_begin_is_one_line(records, trained, tmp_path, changes, comp
         ({"sampling": {"batches": "triplets"}, "similarity": {"loss": "nt_xent"}}, "are for the loss triplet, got nt_xent"),
         ({"sampling": {"batches": "crops"}, "similarity": {"loss": "proxy_nca"}}, "no labels that a loss proxy_nca"),
         ({"sampling": {"clips_per_label": 5}}, "multiple of 5 and at least 10"),
-        ({"sampling": {"batches": "errors"}}, "sampling.tagger must be the run of a tagger"),
+        ({"sampling": {"batches": "errors"}}, "sampling.tagger must name the run of a tagger"),
+        ({"sampling": {"clips_per_label": 3, "tagger": "runs/tagger"}}, "must be left out for balanced"),
         ({"freeze": "conv1"}, "freeze is for layers that --init brings"),
     ],
 )

@@ -233,6 +233,7 @@ class Sampling(Settings):
     clips_per_label: int = Field(4, gt=1, description="balanced: clips of each tag or group in a batch.")
     tagger: Path | None = Field(None, description="extremes, errors: run directory of the tagger.")
     top: int | None = Field(None, gt=0, description="errors: tags taken as predicted, the highest; none: as many as the clip has.")
+    mined: Literal["both", "positives", "negatives"] = Field("both", description="errors: what comes from an error; the rest is of any tag.")
     clean_negatives: bool = Field(False, description="extremes, errors: a negative shares no tag with its anchor.")
 
 
@@ -323,8 +324,8 @@ class Experiment(Settings):
             raise ValueError(
                 f"fit.batch_size must be a multiple of {multiple} and at least {2 * multiple} for sampling.batches {batches}, got {batch_size}"
             )
-        mined = batches in ("extremes", "errors")
-        if mined != (self.sampling.tagger is not None):
-            raise ValueError(
-                f"sampling.tagger must be the run of a tagger for batches extremes and errors, and left out for {batches}, got {self.sampling.tagger}"
-            )
+        mined, tagger = batches in ("extremes", "errors"), self.sampling.tagger
+        if mined and tagger is None:
+            raise ValueError(f"sampling.tagger must name the run of a tagger for sampling.batches {batches}, got none")
+        if tagger is not None and not mined:
+            raise ValueError(f"sampling.tagger is for sampling.batches extremes and errors and must be left out for {batches}, got {tagger}")

@@ -116,7 +116,7 @@ def describe(pool: Pool, triplets: np.ndarray) -> dict[str, float]:
         triplets: rows as a triplet strategy returns them, (anchor, positive, negative) in turn `[shape=(steps, batch_size)]`.
 
     Returns:
-        "overlap_positive", "overlap_negative": means over the triplets; "negatives_alike": share whose negative shares a tag with the
+        "anchors": share of the tracks that are one; "overlap_positive", "overlap_negative": means over the triplets; "negatives_alike": share whose negative shares a tag with the
         anchor; "negatives_nearer": share whose negative overlaps more than the positive; "negatives_equal": share whose negative is
         the positive itself.
     """
@@ -131,7 +131,7 @@ def describe(pool: Pool, triplets: np.ndarray) -> dict[str, float]:
         "negatives_nearer": far > near,
         "negatives_equal": positive == negative,
     }
-    return {name: float(figure.mean()) for name, figure in figures.items()}
+    return {"anchors": len(np.unique(anchor)) / len(pool.labels), **{name: float(figure.mean()) for name, figure in figures.items()}}
 
 
 def _overlap(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -359,7 +359,8 @@ def errors(pool: Pool, settings: Sampling, batch_size: int, steps: int, random: 
     """A positive of a tag that the tagger misses in the anchor, a negative of a tag that it gives it wrongly.
 
     With the truth t and p = 1 for the k highest scores: t - p is 1 for the one and -1 for the other. The negative then sounds like the
-    anchor to the tagger, and often is: without clean_negatives nothing keeps it from the anchor's true tags.
+    anchor to the tagger, and often is: without clean_negatives nothing keeps it from the anchor's true tags. Where only one of the two is
+    mined, the other is of any tag that the anchor has, or lacks.
     """
     scores = _scores(pool, settings)
     labels = pool.labels.astype(bool)
@@ -367,7 +368,11 @@ def errors(pool: Pool, settings: Sampling, batch_size: int, steps: int, random: 
     predicted = np.zeros(labels.shape, bool)  # of equal scores the first
     np.put_along_axis(predicted, np.argsort(-scores, axis=1, kind="stable"), np.arange(labels.shape[1]) < k, axis=1)
     counts = labels.sum(axis=0)
-    missed, wrong = labels & ~predicted & (counts > 1), ~labels & predicted & (counts > 0)
+    missed, wrong = labels & (counts > 1), ~labels & (counts > 0)
+    if settings.mined != "negatives":
+        missed &= ~predicted
+    if settings.mined != "positives":
+        wrong &= predicted
     wanted = "a track for which the tagger misses a tag and gives a wrong one, both tags of other tracks"
     return _mined(pool, settings, batch_size, steps, random, missed, wrong, wanted)
 

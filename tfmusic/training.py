@@ -52,7 +52,12 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / run.LABELS, manifest.vocabulary.text())
     files.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
-    return resume(out)
+    try:
+        return resume(out)
+    except InputError:
+        if not (out / run.STATE).is_file():  # it could not begin: nothing is left that would refuse the same --out
+            files.remove_tree(out)
+        raise
 
 
 def resume(out: Path | str) -> Path:

@@ -25,9 +25,9 @@ ROWS: dict[str, dict] = {  # name -> what it changes of BASE
     "linear, triplets": {"net": "linear", "sampling": TRIPLETS},
     "triplets": {"sampling": TRIPLETS},
     "triplets by group": {"sampling": Sampling(batches="triplets", positives="group")},
-    "extremes": {"mined": "extremes"},
-    "errors": {"mined": "errors"},
-    "errors, clean": {"mined": "errors", "clean": True},
+    "extremes": {"extremes": {}},
+    "errors": {"errors": {}},
+    "errors, clean negatives": {"errors": {"clean_negatives": True}},
     "semi-hard, shuffled": {"sampling": Sampling(batches="shuffled")},
     "semi-hard, balanced": {},
     "hard": {"similarity": Similarity(mining="hard")},
@@ -47,6 +47,8 @@ ROWS: dict[str, dict] = {  # name -> what it changes of BASE
     "NT-Xent, two crops": {"similarity": Similarity(loss="nt_xent"), "sampling": CROPS},
     "tagger as backbone, triplets": {"init": True, "sampling": TRIPLETS},
     "tagger as backbone, contrastive": {"init": True, "similarity": Similarity(loss="supervised_contrastive")},
+    "errors, positives alone": {"errors": {"mined": "positives"}},
+    "errors, negatives alone": {"errors": {"mined": "negatives"}},
 }
 
 
@@ -54,8 +56,8 @@ def experiment_of(changes: dict, seed: int, epochs: int, crops: int, tagger: Pat
     """A row's experiment: quarter-width 2D CNN, 72 bands, a hop of 512 samples, so that a run is a minute on two cores."""
     tagging = changes.get("tagger", False)
     sampling = changes.get("sampling", Sampling())
-    if "mined" in changes:
-        sampling = Sampling(batches=changes["mined"], tagger=tagger, clean_negatives=changes.get("clean", False))
+    for batches in {"extremes", "errors"} & changes.keys():
+        sampling = Sampling(batches=batches, tagger=tagger, **changes[batches])
     return Experiment(
         recipe="tagging" if tagging else "similarity",
         task="tagging" if tagging else "similarity",
