@@ -33,6 +33,18 @@ def test_a_whole_track_is_what_its_file_holds(table, records, collection):
         assert track.group == table.groups[row]
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_whole_tracks_are_found_by_their_place(records, split):
+    manifest = schema.read_manifest(records)
+    tracks = list(data.tracks(records, manifest, split))
+    found = catalogue.whole_tracks(records, manifest, split, {0, 5, len(tracks) - 1})
+    assert set(found) == {0, 5, len(tracks) - 1}
+    for row, track in found.items():
+        assert (track.id, track.group) == (tracks[row].id, tracks[row].group)
+        np.testing.assert_array_equal(track.waveform, tracks[row].waveform)
+        np.testing.assert_array_equal(track.labels, tracks[row].labels)
+
+
 def test_groups_are_numbered_and_the_empty_one_is_none():
     np.testing.assert_array_equal(catalogue.numbers(["b", "", "a", "b"]), [1, -1, 0, 1])
 

@@ -74,13 +74,15 @@ def test_tags_learnt_beside_the_embedding_make_a_model_of_both(records, tmp_path
 # --- a tagger first ---------------------------------------------------------------------------------------------------------------------------
 def test_a_tagger_brings_its_weights_and_the_frozen_ones_stay(records, trained, tmp_path):
     """All up to conv3 are as the tagger left them, norm3 and what is behind moves, the projection is new; resume brings nothing twice."""
-    directory = training.fit(experiment(1, init=trained, freeze="conv3"), records, tmp_path / "run")
+    tagger = shutil.copytree(trained, tmp_path / "tagger")
+    directory = training.fit(experiment(1, init=tagger, freeze="conv3"), records, tmp_path / "run")
     nets = [models.parts(evaluate.load_best(one))[1] for one in (trained, directory)]
     for layer in nets[1].layers:
         if layer.weights and layer.name != "projection":
             equal = [np.array_equal(*pair) for pair in zip(nets[0].get_layer(layer.name).get_weights(), layer.get_weights(), strict=True)]
             assert all(equal) == (layer.name in ("input_norm", "conv1", "norm1", "conv2", "norm2", "conv3")), layer.name
     before = (directory / run.METRICS).read_bytes()
+    shutil.rmtree(tagger)  # it is needed no more
     training.resume(directory)
     assert (directory / run.METRICS).read_bytes() == before
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +123,23 @@ def tracks(catalogue: Catalogue, manifest: schema.Manifest) -> Iterator[Track]:
     """All of them whole, in order."""
     for row, track_id in enumerate(catalogue.ids):
         yield Track(track_id, catalogue.groups[row], waveform(catalogue, manifest, row), catalogue.labels[row], catalogue.targets[row])
+
+
+def whole_tracks(directory: Path | RemotePath, manifest: schema.Manifest, split: str, rows: Collection[int]) -> dict[int, Track]:
+    """A few tracks of the validation or test split, by their place in `data.tracks`; nothing else is read."""
+    found, first = {}, 0
+    for shard in manifest.shards:
+        if shard.split == split:
+            starts = list(_record_starts(directory / shard.file))
+            for row in rows:
+                if first <= row < first + len(starts):
+                    record = tf.constant(_record(str(directory / shard.file), starts[row - first]))
+                    example = schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "group", "payload"))
+                    payload = schema.unpack(example["payload"].numpy(), manifest.layout)
+                    name, group = (example[field].numpy().decode() for field in ("id", "group"))
+                    found[row] = Track(name, group, payload, example["labels"].numpy(), example["targets"].numpy())
+            first += len(starts)
+    return found
 
 
 def numbers(groups: list[str]) -> np.ndarray:

@@ -261,7 +261,7 @@ class Fit(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW); 0: Adam.")
     monitor: str = Field("val_map", description="Figure of every epoch's log that picks the best one, greater is better.")
-    init_learning_rate: float | None = Field(None, ge=0, description="Step size of the layers that --init brings; none: that of all.")
+    init_learning_rate: float | None = Field(None, ge=0, description="Step size of all layers but the heads, after --init; none: that of all.")
     patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the net in training; auto: bfloat16 where the processor computes in it. All else is float32."

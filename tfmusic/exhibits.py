@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfmusic import data, retrieval, schema
+from tfmusic import catalogue, retrieval, schema
 from tfmusic.files import Location
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
@@ -117,8 +116,7 @@ def _panels(embedded: Embedded, random: np.random.Generator) -> np.ndarray:
 def _waveforms(rows: set[int], records: Location, manifest: schema.Manifest) -> dict[int, np.ndarray]:
     """The first seconds of the test tracks of these rows."""
     samples = round(HEARD_S * manifest.layout.sample_rate_hz)
-    tracks: Iterable = data.tracks(records, manifest, "test") if rows else ()
-    return {row: track.waveform[:samples].copy() for row, track in enumerate(tracks) if row in rows}
+    return {row: track.waveform[:samples] for row, track in catalogue.whole_tracks(records, manifest, "test", rows).items()}
 
 
 def _histogram(embedded: Embedded, triplets: np.ndarray) -> Figure:

@@ -40,16 +40,16 @@ class PartwiseAdam(keras.optimizers.AdamW):
         return {**super().get_config(), "layers": self.layers, "factor": self.factor}
 
 
-def make(settings: config.Fit, brought: Collection[str] = ()) -> keras.optimizers.Optimizer:
+def make(settings: config.Fit, trunk: Collection[str] = ()) -> keras.optimizers.Optimizer:
     """The optimiser of these settings.
 
     Args:
         settings: learning rates and weight decay.
-        brought: names of the layers that step with `init_learning_rate`.
+        trunk: names of the layers that step with `init_learning_rate`, where it is set.
     """
     if settings.init_learning_rate is not None:
         factor = settings.init_learning_rate / settings.learning_rate
-        return PartwiseAdam(brought, factor, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+        return PartwiseAdam(trunk, factor, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     if settings.weight_decay:
         return keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
     return keras.optimizers.Adam(settings.learning_rate)

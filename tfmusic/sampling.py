@@ -116,9 +116,9 @@ def describe(pool: Pool, triplets: np.ndarray) -> dict[str, float]:
         triplets: rows as a triplet strategy returns them, (anchor, positive, negative) in turn `[shape=(steps, batch_size)]`.
 
     Returns:
-        "anchors": share of the tracks that are one; "overlap_positive", "overlap_negative": means over the triplets; "negatives_alike": share whose negative shares a tag with the
-        anchor; "negatives_nearer": share whose negative overlaps more than the positive; "negatives_equal": share whose negative is
-        the positive itself.
+        "anchors": share of the tracks that are one; "overlap_positive", "overlap_negative": means over the triplets; "negatives_alike": share
+        whose negative shares a tag with the anchor; "negatives_nearer": share whose negative overlaps more than the positive;
+        "negatives_equal": share whose negative is the positive itself.
     """
     if triplets.shape[-1] % 3:
         raise ValueError(f"triplets must be of shape (steps, a multiple of 3), got {triplets.shape}")

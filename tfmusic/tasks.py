@@ -65,10 +65,8 @@ def _embedder(net: keras.Model, experiment: Experiment, truth: np.ndarray | None
     outputs = {"embedding": layer(inputs["truth"], net.output["embedding"])}
     if settings.tag_weight:
         inputs["labels"] = keras.Input(net.output["logits"].shape[1:], name="labels")
-        gamma = experiment.loss.focal_gamma if experiment.loss.name == "focal" else 0.0
-        outputs["logits"] = losses.FocalLossLayer(gamma, experiment.loss.focal_alpha, weight=settings.tag_weight)(
-            inputs["labels"], net.output["logits"]
-        )
+        gamma, alpha = (experiment.loss.focal_gamma, experiment.loss.focal_alpha) if experiment.loss.name == "focal" else (0.0, None)
+        outputs["logits"] = losses.FocalLossLayer(gamma, alpha, weight=settings.tag_weight)(inputs["labels"], net.output["logits"])
     return keras.Model(inputs, outputs), None
 
 

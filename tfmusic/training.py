@@ -48,7 +48,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     _check(manifest, experiment)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
-    experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})})
+    experiment = _settled(experiment)
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / run.LABELS, manifest.vocabulary.text())
     files.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
@@ -58,6 +58,16 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
         if not (out / run.STATE).is_file():  # it could not begin: nothing is left that would refuse the same --out
             files.remove_tree(out)
         raise
+
+
+def _settled(experiment: Experiment) -> Experiment:
+    """What "auto" means here, and other runs under paths that do not depend on where one stands."""
+    changes: dict[str, object] = {"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})}
+    if experiment.init:
+        changes["init"] = experiment.init.resolve()
+    if experiment.sampling.tagger:
+        changes["sampling"] = experiment.sampling.model_copy(update={"tagger": experiment.sampling.tagger.resolve()})
+    return experiment.model_copy(update=changes)
 
 
 def resume(out: Path | str) -> Path:
@@ -174,10 +184,13 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
     twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes)
     deployed = models.deploy(frontend, twin, task.activation)
-    brought = _begin_with(net, experiment, info.vocabulary_sha1) if experiment.init else []
+    if experiment.init and not (out / run.STATE).is_file():
+        _load_weights(net, experiment, info.vocabulary_sha1)
+    if experiment.freeze:
+        _freeze(net, experiment.freeze)
     chosen = _choose(info, manifest) if task.chooses else None
     trainee, loss = task.trainee(net, experiment, chosen.truth if chosen else None)
-    trainee.compile(optimizer=optimizers.make(settings, brought), loss=loss)
+    trainee.compile(optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]), loss=loss)
     trainee.optimizer.build(trainee.trainable_variables)
 
     score = evaluate.scorer(deployed)
@@ -261,14 +274,11 @@ def _choose(info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
     return Chosen(tracks, sampling.truth(pool, settings), rows)
 
 
-def _begin_with(net: keras.Model, experiment: Experiment, vocabulary_sha1: str) -> list[str]:
-    """Takes over the weights of another run's net and freezes it up to the layer that is named.
-
-    Returns:
-        Names of the layers that were brought.
+def _load_weights(net: keras.Model, experiment: Experiment, vocabulary_sha1: str) -> None:
+    """Takes over the weights of another run's net, all but the embedding's projection, and the logits' only when they are of the same tags.
 
     Raises:
-        InputError: a run with another front end or net, or no layer of the name.
+        InputError: a run with another front end or net.
     """
     info = run.read(experiment.init)
     for field in ("frontend", "net"):
@@ -278,15 +288,20 @@ def _begin_with(net: keras.Model, experiment: Experiment, vocabulary_sha1: str) 
             name = differing[0]
             raise InputError(f"--{field}.{name.replace('_', '-')} must be that of --init {experiment.init}, {theirs[name]}, got {ours[name]}")
     _, source, _ = models.parts(evaluate.load_best(experiment.init))
-    heads = {"projection"} | ({"logits"} if info.vocabulary_sha1 != vocabulary_sha1 else set())
-    available = {layer.name: layer for layer in source.layers if layer.weights}
-    brought = [layer.name for layer in net.layers if layer.name in available and layer.name not in heads]
-    for name in brought:
-        net.get_layer(name).set_weights(available[name].get_weights())
-    if experiment.freeze is not None:
-        names = [layer.name for layer in net.layers if layer.weights]
-        if experiment.freeze not in names:
-            raise InputError(f"--freeze must be a layer of {net.name}: {', '.join(names)}; got {experiment.freeze!r}")
-        for layer in net.layers[: net.layers.index(net.get_layer(experiment.freeze)) + 1]:
-            layer.trainable = False
-    return brought
+    left = {"projection"} | ({"logits"} if info.vocabulary_sha1 != vocabulary_sha1 else set())
+    for layer in net.layers:
+        if layer.weights and layer.name not in left and any(layer.name == other.name for other in source.layers):
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def _freeze(net: keras.Model, last: str) -> None:
+    """Keeps the layers up to the one that is named as they are.
+
+    Raises:
+        InputError: no layer of the name has weights.
+    """
+    names = [layer.name for layer in net.layers if layer.weights]
+    if last not in names:
+        raise InputError(f"--freeze must be a layer of {net.name}: {', '.join(names)}; got {last!r}")
+    for layer in net.layers[: net.layers.index(net.get_layer(last)) + 1]:
+        layer.trainable = False

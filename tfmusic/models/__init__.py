@@ -24,6 +24,9 @@ MODELS: dict[str, Callable[..., keras.KerasTensor]] = {
 }
 
 
+HEADS = ("projection", "logits")  # layers that `build` puts on a trunk
+
+
 def build(net: Net, input_shape: tuple[int, ...], classes: int, policy: str = "float32") -> keras.Model:
     """The network a setting names, with fresh weights.
 
