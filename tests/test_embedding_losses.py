@@ -503,3 +503,17 @@ def test_bad_calls():
         losses.ProxyNCALayer(labels=3)(np.zeros((2, 5)), np.zeros((2, 4)))
     with pytest.raises(ValueError, match="distance must be one of cosine, squared, euclidean, got 'l2'"):
         losses.distances(np.zeros((2, 2)), "l2")
+
+
+@pytest.mark.parametrize("y_true", [[0, 1, 1], [[0], [1], [1]]])
+def test_class_numbers_are_refused(y_true):
+    """tensorflow-addons takes them; as labels they would all be one."""
+    for loss in (losses.TripletLoss(), losses.NTXentLoss(), losses.SupervisedContrastiveLoss()):
+        with pytest.raises(ValueError, match="class numbers as one-hot"):
+            loss(np.array(y_true), np.eye(3, dtype="float32"))
+
+
+def test_weights_of_examples_are_refused():
+    """The loss is one figure of the batch; Keras would multiply it by their mean."""
+    with pytest.raises(ValueError, match="sample_weight must be None"):
+        losses.TripletLoss()(np.eye(3), np.eye(3, dtype="float32"), sample_weight=np.ones(3))

@@ -2,9 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 
-from tfmusic import optimizers
-from tfmusic.config import Fit
+from tfmusic import models, optimizers
+from tfmusic.config import Fit, Net
 
 
 def fitted(optimizer):
@@ -19,17 +20,31 @@ def fitted(optimizer):
 
 def test_the_named_layers_take_a_tenth_of_adams_step_and_the_others_all_of_it():
     adam = fitted(keras.optimizers.Adam(1e-2))
-    ours = fitted(optimizers.PartwiseAdam(["old"], 0.1, learning_rate=1e-2, weight_decay=0.0))
+    ours = fitted(optimizers.PartwiseAdam(["old"], 0.1, learning_rate=1e-2))
     for step, expected, share in zip(ours, adam, (0.1, 0.1, 1, 1), strict=True):
         np.testing.assert_allclose(step, share * expected, rtol=1e-3, atol=1e-7)
 
 
-def test_a_factor_of_zero_holds_still():
-    ours = fitted(optimizers.make(Fit(learning_rate=1e-2, init_learning_rate=0.0), ["old"]))
-    assert not ours[0].any() and ours[2].any()
+def test_with_a_factor_of_one_it_is_adamw():
+    adamw = fitted(keras.optimizers.AdamW(1e-2, weight_decay=0.3))
+    ours = fitted(optimizers.PartwiseAdam(["old"], 1.0, 0.3, learning_rate=1e-2))
+    for step, expected in zip(ours, adamw, strict=True):
+        np.testing.assert_allclose(step, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_factor_of_zero_holds_every_layer_of_a_trunk_still(name):
+    """Recurrent cells too, and weight decay does not move them."""
+    net = models.build(Net(name=name, width=0.125, embedding=4), (32, 16), 0)
+    optimizer = optimizers.make(Fit(init_learning_rate=0.0, weight_decay=0.5), [layer.name for layer in net.layers if layer.name not in models.HEADS])
+    optimizer.build(net.trainable_variables)
+    before = [np.array(variable) for variable in net.trainable_variables]
+    optimizer.apply([keras.ops.ones_like(variable) for variable in net.trainable_variables])
+    for variable, start in zip(net.trainable_variables, before, strict=True):
+        assert np.array_equal(start, variable) == ("projection" not in variable.path), variable.path
 
 
 def test_it_is_made_again_from_its_config():
-    config = optimizers.PartwiseAdam(["b", "a"], 0.5, learning_rate=1e-3).get_config()
+    config = optimizers.PartwiseAdam(["b", "a"], 0.5, 0.1, learning_rate=1e-3).get_config()
     again = optimizers.PartwiseAdam.from_config(config)
-    assert again.layers == ["a", "b"] and again.factor == 0.5 and again.get_config() == config
+    assert again.layers == ["a", "b"] and (again.factor, again.decay) == (0.5, 0.1) and again.get_config() == config

@@ -1,12 +1,13 @@
 """`--task similarity` from records to a run: every loss and kind of batch trains, a backbone is brought and frozen, and it goes on."""
 
+import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
 
-from tests.conftest import EXPERIMENT
+from tests.conftest import EXPERIMENT, LAYOUT, write_csv
 from tfmusic import catalogue, data, evaluate, models, report, run, schema, training
 from tfmusic.config import Experiment, InputError, Sampling, Similarity
 
@@ -51,15 +52,29 @@ def test_the_log_of_every_epoch_has_retrieval_figures_and_the_share_of_active_tr
 @pytest.mark.parametrize("batches", ["shuffled", "balanced", "triplets", "extremes", "errors", "crops"])
 def test_every_kind_of_batch_trains(batches, records, trained, tmp_path):
     tagger = trained if batches in ("extremes", "errors") else None
-    sampling = {"batches": batches, "clips_per_label": 3, "tagger": tagger}
+    sampling = {"batches": batches, "tagger": tagger} | ({"clips_per_label": 3} if batches == "balanced" else {})
     directory = training.fit(experiment(1, sampling=sampling), records, tmp_path / "run")
-    assert figures_of(directory)["recall_at_1"] >= 0
+    (row,) = csv.DictReader((directory / run.HISTORY).read_text().splitlines())
+    assert 0 < float(row["loss"]) < 10 and 0 < float(row["active"]) <= 1
+
+
+def test_settings_that_are_none_are_the_losses_own():
+    """ProxyNCA's scale is 9, proxy anchor's 32 and its margin .1, the triplet's .2; an IDF weight for each tag."""
+    from tfmusic import tasks
+
+    def settings(loss, truth=None, **changes):
+        return tasks._loss_layer(experiment(1, similarity={"loss": loss, **changes}), truth, 4).settings
+
+    assert settings("proxy_nca") == {"scale": 9.0} and settings("proxy_anchor") == {"margin": 0.1, "scale": 32.0}
+    assert settings("triplet")["margin"] == 0.2 and settings("triplet", soft_margin=True)["margin"] is None
+    weights = settings("supervised_contrastive", np.array([[1, 0], [1, 1]]), overlap="idf")["weights"]
+    np.testing.assert_allclose(weights, [0, np.log(2)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["supervised_contrastive", "nt_xent", "proxy_nca", "proxy_anchor"])
 @pytest.mark.parametrize("positives", ["tags", "group"])
 def test_every_loss_trains_on_tags_and_on_groups(loss, positives, records, tmp_path):
-    settings = {"similarity": {"loss": loss, "overlap": "idf"}, "sampling": {"positives": positives, "clips_per_label": 3}}
+    settings = {"similarity": {"loss": loss}, "sampling": {"positives": positives, "clips_per_label": 3}}
     directory = training.fit(experiment(1, evaluation={"hop_s": 0.5, "bootstrap": 0}, **settings), records, tmp_path / "run")
     assert np.isfinite(float((directory / run.HISTORY).read_text().splitlines()[1].split(",")[1]))
 
@@ -87,6 +102,43 @@ def test_a_tagger_brings_its_weights_and_the_frozen_ones_stay(records, trained, 
     assert (directory / run.METRICS).read_bytes() == before
 
 
+@pytest.mark.parametrize("how", ["init", "tagger"])
+def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, trained, tmp_path, capsys, how):
+    """The same audio, training and test split swapped. When the old records are gone, a line says that nobody can tell."""
+    from records.build import build
+    from records.datasets.clip import Source
+
+    with open(collection / "clips.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    swapped = [{**row, "split": {"train": "test", "test": "train"}.get(row["split"], row["split"])} for row in rows]
+    write_csv(tmp_path / "swapped.csv", swapped)
+    other = tmp_path / "other"
+    build(Source(dataset="csv", csv=tmp_path / "swapped.csv", audio=collection, targets=("pitch",)), other, LAYOUT)
+    settings = {"init": trained} if how == "init" else {"sampling": {"batches": "errors", "tagger": trained}}
+    with pytest.raises(InputError, match="was trained on 32 of the validation and test tracks"):
+        training.fit(experiment(1, **settings), other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+    moved = shutil.copytree(trained, tmp_path / "moved")
+    info = json.loads((moved / run.EXPERIMENT).read_text())
+    (moved / run.EXPERIMENT).write_text(json.dumps({**info, "records": str(tmp_path / "gone"), "records_sha1": "0"}))
+    settings = {"init": moved} if how == "init" else {"sampling": {"batches": "errors", "tagger": moved}}
+    training.fit(experiment(1, **settings), records, tmp_path / "run")
+    assert "cannot be compared with the tracks that are scored here" in capsys.readouterr().out
+
+
+def test_a_monitor_that_nothing_can_be_measured_for_is_one_line(collection, tmp_path):
+    """A csv without groups: every clip is its own, so no figure of groups exists."""
+    from records.build import build
+    from records.datasets.clip import Source
+
+    with open(collection / "clips.csv", newline="") as file:
+        rows = [{name: value for name, value in row.items() if name != "group"} for row in csv.DictReader(file)]
+    build(Source(dataset="csv", csv=write_csv(tmp_path / "clips.csv", rows), audio=collection), tmp_path / "records", LAYOUT)
+    with pytest.raises(InputError, match="--fit.monitor must be a figure that the validation split has, got val_group_map_at_r"):
+        training.fit(experiment(1, fit={"monitor": "val_group_map_at_r"}), tmp_path / "records", tmp_path / "run")
+
+
 def test_brought_layers_have_a_learning_rate_of_their_own(records, trained, tmp_path):
     """At 0 they stand still, batch statistics apart, while the projection learns."""
     directory = training.fit(experiment(1, init=trained, fit={"init_learning_rate": 0.0}), records, tmp_path / "run")
@@ -98,6 +150,7 @@ def test_brought_layers_have_a_learning_rate_of_their_own(records, trained, tmp_
     ("changes", "complaint"),
     [
         ({"freeze": "conv9"}, "--freeze must be a layer of cnn2d: .*conv4.*; got 'conv9'"),
+        ({"freeze": "projection"}, "--freeze must be a layer of cnn2d: .*norm4; got 'projection'"),
         ({"net": {"name": "cnn2d", "width": 0.25}}, "--net.width must be that of --init .*, 0.125, got 0.25"),
         ({"fit": {"monitor": "val_map"}}, "--fit.monitor must be one of val_recall_at_1.* for similarity, got val_map"),
     ],
@@ -116,7 +169,11 @@ def test_what_cannot_begin_is_one_line(records, trained, tmp_path, changes, comp
         ({"sampling": {"batches": "crops"}, "similarity": {"loss": "proxy_nca"}}, "no labels that a loss proxy_nca"),
         ({"sampling": {"clips_per_label": 5}}, "multiple of 5 and at least 10"),
         ({"sampling": {"batches": "errors"}}, "sampling.tagger must name the run of a tagger"),
-        ({"sampling": {"clips_per_label": 3, "tagger": "runs/tagger"}}, "must be left out for balanced"),
+        ({"sampling": {"clips_per_label": 3, "tagger": "runs/tagger"}}, "sampling.tagger does nothing for batches balanced"),
+        ({"similarity": {"loss": "proxy_anchor", "mining": "hard"}}, "similarity.mining does nothing for proxy_anchor on balanced"),
+        ({"similarity": {"loss": "nt_xent", "overlap": "idf"}}, "similarity.overlap does nothing for nt_xent"),
+        ({"similarity": {"overlap": "idf"}, "sampling": {"clips_per_label": 3, "positives": "group"}}, "overlap does nothing for triplet"),
+        ({"similarity": {"soft_margin": True, "margin": 0.1}}, "soft_margin stands in place of margin"),
         ({"freeze": "conv1"}, "freeze is for layers that --init brings"),
     ],
 )
@@ -190,8 +247,9 @@ def test_embeddings_of_a_run_are_of_unit_length_and_those_of_its_test_tracks(emb
 def test_settings_of_sampling_name_what_the_sampler_knows():
     from typing import get_args
 
-    from tfmusic import embedding_losses, sampling, tasks
+    from tfmusic import config, embedding_losses, sampling, tasks
 
     assert set(get_args(Sampling.model_fields["batches"].annotation)) == set(sampling.STRATEGIES)
-    assert set(get_args(Similarity.model_fields["loss"].annotation)) == set(tasks.EMBEDDING_LOSSES)
+    assert set(get_args(Similarity.model_fields["loss"].annotation)) == set(tasks.LOSS_LAYERS) == set(config.SIMILARITY_READS)
+    assert set(config.SAMPLING_READS) == set(sampling.STRATEGIES)
     assert {*get_args(Similarity.model_fields["mining"].annotation), "given"} == set(embedding_losses.MINING)

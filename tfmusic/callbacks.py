@@ -75,6 +75,10 @@ class SaveBest(keras.callbacks.Callback):
         self.best = float("-inf")
 
     def on_epoch_end(self, epoch, logs=None):
+        if math.isnan(logs[self.monitor]) and not self.model.stop_training:
+            raise InputError(
+                f"--fit.monitor must be a figure that the validation split has, got {self.monitor}: no two of its tracks are of one group"
+            )
         if logs[self.monitor] > self.best:
             self.best = float(logs[self.monitor])
             save_model(self.deployed, self.path)

@@ -1,8 +1,8 @@
 """The training tracks as a table: what a sampler must know of each, and where each of its chunks lies.
 
 The stream of `tfmusic.data` reads shards in sequence and sees a track when its turn comes. Metric learning chooses its tracks, so here every
-record has its place: the files are walked by the lengths that frame the records, without reading what is inside, and each track's labels
-come from its first chunk alone.
+record has its place: the files are walked by the lengths that frame the records, and each track's labels come from its first chunk alone. On a
+local disk little else is read; gs:// reads a buffer around every length.
 """
 
 from __future__ import annotations
@@ -93,6 +93,14 @@ def _first_runs(files: list[str], shards: list[schema.Shard], manifest: schema.M
     )
     parsed = records.batch(64).map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ("id", "group")))
     yield from parsed.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def sources(directory: Path | RemotePath, manifest: schema.Manifest, splits: Collection[str]) -> set[bytes]:
+    """sha1 of every audio file that these splits were made from."""
+    files = [str(directory / shard.file) for shard in manifest.shards if shard.split in splits]
+    records = tf.data.TFRecordDataset(files, buffer_size=schema.READ_BUFFER_BYTES).batch(64)
+    parsed = records.map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ("source_sha1",))["source_sha1"])
+    return {sha1 for block in parsed.prefetch(2).as_numpy_iterator() for sha1 in block}
 
 
 def waveform(catalogue: Catalogue, manifest: schema.Manifest, row: int) -> np.ndarray:

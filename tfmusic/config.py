@@ -245,12 +245,38 @@ class Similarity(Settings):
         "semi_hard", description="triplet: which of a batch's triplets count."
     )
     distance: Literal["cosine", "euclidean", "squared"] = Field("cosine", description="triplet: between embeddings.")
-    margin: float | None = Field(0.2, ge=0, description="triplet, proxy_anchor: least gap asked for; none: the triplet's soft margin.")
+    margin: float | None = Field(None, ge=0, description="triplet, proxy_anchor: least gap asked for; none: the loss's own, .2 and .1.")
+    soft_margin: bool = Field(False, description="triplet: log(1 + exp(gap)) in place of a margin.")
     overlap: Literal["jaccard", "idf"] = Field("jaccard", description="How alike two clips are: shared labels by number, or by rarity.")
     positive_from: Probability = Field(0.0, description="triplet: least overlap of a positive; all below is negative. 0: any shared label.")
     temperature: float = Field(0.1, gt=0, description="supervised_contrastive, nt_xent: divisor of similarities.")
-    scale: float = Field(32.0, gt=0, description="proxy_nca, proxy_anchor: factor on similarities.")
+    scale: float | None = Field(None, gt=0, description="proxy_nca, proxy_anchor: factor on similarities; none: the loss's own, 9 and 32.")
     tag_weight: float = Field(0.0, ge=0, description="Weight of tags learnt beside the embedding, by the settings of the tagging loss; 0: none.")
+
+
+# What else each choice reads; another field set beside it would do nothing, and is refused.
+SAMPLING_READS = {
+    "shuffled": {"positives"},
+    "balanced": {"positives", "clips_per_label"},
+    "triplets": {"positives"},
+    "extremes": {"tagger", "clean_negatives"},
+    "errors": {"tagger", "clean_negatives", "top", "mined"},
+    "crops": set(),
+}
+SIMILARITY_READS = {
+    "triplet": {"mining", "distance", "margin", "soft_margin", "overlap", "positive_from"},
+    "supervised_contrastive": {"temperature", "overlap"},
+    "nt_xent": {"temperature"},
+    "proxy_nca": {"scale"},
+    "proxy_anchor": {"margin", "scale"},
+}
+
+
+def _check_read(name: str, settings: Settings, choice: str, read: set[str]) -> None:
+    """Refuses a field that is set and not read."""
+    for field, value in settings:
+        if field not in read and value != type(settings).model_fields[field].default:
+            raise ValueError(f"{name}.{field} does nothing for {choice} and must be left out, got {value}")
 
 
 class Fit(Settings):
@@ -317,6 +343,15 @@ class Experiment(Settings):
             raise ValueError(f"augment.mixup_alpha must be 0 for similarity, whose labels are shared or not, got {self.augment.mixup_alpha:g}")
         if self.triplets_given and loss != "triplet":
             raise ValueError(f"sampling.batches {batches} are for the loss triplet, got {loss}")
+        _check_read("sampling", self.sampling, f"batches {batches}", {"batches"} | SAMPLING_READS[batches])
+        read = SIMILARITY_READS[loss]
+        if self.triplets_given:
+            read = read - {"mining", "overlap", "positive_from"}
+        elif batches == "crops" or self.sampling.positives == "group":
+            read = read - {"overlap", "positive_from"}
+        _check_read("similarity", self.similarity, f"{loss} on {batches}", {"loss", "tag_weight"} | read)
+        if self.similarity.soft_margin and self.similarity.margin is not None:
+            raise ValueError(f"similarity.soft_margin stands in place of margin, which must be left out beside it, got {self.similarity.margin:g}")
         if batches == "crops" and loss.startswith("proxy"):
             raise ValueError(f"sampling.batches crops have no labels that a loss {loss} could keep proxies of; take shuffled or balanced")
         multiple = {"crops": 2, "balanced": self.sampling.clips_per_label}.get(batches, 3 if self.triplets_given else 1)
@@ -324,8 +359,5 @@ class Experiment(Settings):
             raise ValueError(
                 f"fit.batch_size must be a multiple of {multiple} and at least {2 * multiple} for sampling.batches {batches}, got {batch_size}"
             )
-        mined, tagger = batches in ("extremes", "errors"), self.sampling.tagger
-        if mined and tagger is None:
+        if "tagger" in SAMPLING_READS[batches] and self.sampling.tagger is None:
             raise ValueError(f"sampling.tagger must name the run of a tagger for sampling.batches {batches}, got none")
-        if tagger is not None and not mined:
-            raise ValueError(f"sampling.tagger is for sampling.batches extremes and errors and must be left out for {batches}, got {tagger}")

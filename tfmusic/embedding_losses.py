@@ -28,6 +28,8 @@ def overlap(y_true, weights=None):
     >>> overlap([[1.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])  # first row: 2/2, 1/3, 0
     """
     y_true = _wide(y_true)
+    if len(y_true.shape) != 2:
+        raise ValueError(f"y_true must be multi-hot of shape (batch, labels), class numbers as one-hot, got shape {tuple(y_true.shape)}")
     weighted = y_true if weights is None else y_true * ops.convert_to_tensor(weights, y_true.dtype)
     shared = ops.matmul(weighted, ops.transpose(y_true))
     own = ops.diagonal(shared)
@@ -93,7 +95,7 @@ def _mean(values, weight):
 
 
 # --- triplets ---------------------------------------------------------------------------------------------------------------------------
-def triplets(y_true, embeddings, margin=0.4, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None):
+def triplets(y_true, embeddings, margin=0.2, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None):
     """(`triplet_loss`, share of active triplets, number of triplets that `mining` looks at), scalars of one computation; arguments as there.
 
     A triplet is active when `d(a, p) - d(a, n) + margin > 0`; a soft margin's loss is never 0, there it is active when `d(a, p) > d(a, n)`.
@@ -114,7 +116,7 @@ def triplets(y_true, embeddings, margin=0.4, distance="cosine", mining="semi_har
     return _mean(loss, counted), _mean(active, weight), ops.sum(weight)
 
 
-def triplet_loss(y_true, embeddings, margin=0.4, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None):
+def triplet_loss(y_true, embeddings, margin=0.2, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None):
     """Triplet loss with in-batch mining: an anchor shall be nearer to its positive than to its negative, by a margin.
 
     `max(0, d(a, p) - d(a, n) + margin)`. An example is a positive of the anchor when their overlap is above 0 and at least
@@ -347,17 +349,24 @@ def _checked(optional=(), **settings):
 
 
 class _EmbeddingLoss(keras.losses.Loss):
-    """A function of (truth, embeddings) and settings as a Keras loss."""
+    """A function of (truth, embeddings) and settings as a Keras loss: a figure of the batch, which has no examples to weigh or to list."""
 
-    def __init__(self, function, settings, *, reduction="sum_over_batch_size", name=None):
-        super().__init__(name=name, reduction=reduction, dtype="float32")  # under mixed precision too
+    def __init__(self, function, settings, *, name=None, dtype="float32"):
+        super().__init__(name=name, dtype=dtype)  # float32 under mixed precision too
         self.function, self.settings = function, settings
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            raise ValueError(f"sample_weight must be None: {self.name} is one figure of the batch; leave examples out instead")
+        if np.ndim(y_true) != 2 or y_true.shape[1] == 1:  # a column of class numbers would pass as one label
+            raise ValueError(f"y_true must be multi-hot of shape (batch, labels > 1), class numbers as one-hot, got shape {np.shape(y_true)}")
+        return super().__call__(y_true, y_pred)
 
     def call(self, y_true, y_pred):
         return self.function(y_true, y_pred, **self.settings)
 
     def get_config(self):
-        return {"reduction": self.reduction, "name": self.name, **self.settings}
+        return {"name": self.name, **self.settings}
 
 
 class _EmbeddingLossLayer(keras.layers.Layer):
@@ -387,7 +396,7 @@ def _triplet_settings(margin, distance, mining, positive_from, weights):
 class TripletLoss(_EmbeddingLoss):
     """`triplet_loss` as a Keras loss; arguments as there."""
 
-    def __init__(self, margin=0.4, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None, **kwargs):
+    def __init__(self, margin=0.2, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None, **kwargs):
         super().__init__(triplet_loss, _triplet_settings(margin, distance, mining, positive_from, weights), **kwargs)
 
 
@@ -404,7 +413,7 @@ class TripletLossLayer(_EmbeddingLossLayer):
     >>> serving = keras.Model(features, embeddings)
     """
 
-    def __init__(self, margin=0.4, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None, **kwargs):
+    def __init__(self, margin=0.2, distance="cosine", mining="semi_hard", positive_from=0.0, weights=None, **kwargs):
         super().__init__(triplet_loss, _triplet_settings(margin, distance, mining, positive_from, weights), **kwargs)
         self.active = keras.metrics.Mean(name="active")
 

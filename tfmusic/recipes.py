@@ -171,7 +171,7 @@ def mtat_similarity_proxy_anchor() -> Experiment:
 
     `--similarity.loss proxy_nca` is the older loss with proxies. 2 CPU cores: minutes an epoch.
     """
-    return _mtat_similarity("mtat_similarity_proxy_anchor", sampling=Sampling(), loss="proxy_anchor", margin=0.1)
+    return _mtat_similarity("mtat_similarity_proxy_anchor", sampling=Sampling(), loss="proxy_anchor")
 
 
 def mtat_similarity_contrastive() -> Experiment:

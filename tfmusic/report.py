@@ -19,9 +19,13 @@ from tfmusic import audio, exhibits, files, run, schema
 from tfmusic.exhibits import Embedded, Exhibit
 from tfmusic.tasks import TASKS
 
+LABEL_NAMES = {
+    **{f"recall_at_{k}": f"Recall@{k}" for k in (1, 2, 4, 8)}, **{f"precision_at_{k}": f"precision@{k}" for k in (1, 2, 4, 8)},
+    "map_at_r": "mAP@R", "ndcg_at_8": "nDCG@8 (Jaccard gain)",
+}  # fmt: skip
 NAMES = {
-    "roc_auc": "ROC-AUC", "map": "PR-AUC (mAP)", **{f"recall_at_{k}": f"Recall@{k}" for k in (1, 2, 4, 8)},
-    **{f"precision_at_{k}": f"precision@{k}" for k in (1, 2, 4, 8)}, "map_at_r": "mAP@R", "ndcg_at_8": "nDCG@8 (Jaccard gain)",
+    "roc_auc": "ROC-AUC", "map": "PR-AUC (mAP)",
+    **LABEL_NAMES, **{f"filtered_{name}": f"{text}, other groups only" for name, text in LABEL_NAMES.items()},
     "group_recall_at_1": "nearest of the same group", "group_map_at_r": "mAP@R of groups", "graded_ndcg_at_8": "nDCG@8 (group 2, tag 1)",
 }  # fmt: skip
 STYLE = """
@@ -68,7 +72,11 @@ def write(run_directory: Path | str) -> str:
     retrieved = [name for name in NAMES if f"{name}_random" in test]
     found = [["retrieval among the test tracks", "embedding", "random ranking"]]
     found += [[NAMES[name], _with_interval(test[name], test[f"{name}_interval"]), _with_interval(test[f"{name}_random"], None)] for name in retrieved]
-    body += ["<h2>Retrieval</h2>", _table(found), f"<p>{test['unlabelled']} tracks without a tag are no queries.</p>"]
+    body += ["<h2>Retrieval</h2>", _table(found)]
+    body.append(
+        f"<p>{test['unlabelled']} tracks without a tag are no queries. Other groups only: the tracks of the query's own group (artist, album or "
+        "instrument) are taken out of the collection, as they share its tags and its recording. The intervals are over groups of tracks.</p>"
+    )
     body += [_section(exhibit, manifest.layout.sample_rate_hz) for exhibit in shown]
     body.append(f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>")
     page = f"<!doctype html><meta charset=utf-8><title>{html.escape(directory.name)}</title><style>{STYLE}</style>{''.join(body)}\n"

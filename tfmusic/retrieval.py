@@ -19,11 +19,9 @@ import tensorflow as tf
 
 KS = (1, 2, 4, 8)
 DEPTH = KS[-1]  # ranks that nDCG looks at
-FIGURES = (  # of labels and of groups, in the order of a report
-    *(f"recall_at_{k}" for k in KS),
-    *(f"precision_at_{k}" for k in KS),
-    *("map_at_r", f"ndcg_at_{DEPTH}", "group_recall_at_1", "group_map_at_r", f"graded_ndcg_at_{DEPTH}"),
-)
+LABEL_FIGURES = (*(f"recall_at_{k}" for k in KS), *(f"precision_at_{k}" for k in KS), "map_at_r", f"ndcg_at_{DEPTH}")
+FILTERED = tuple(f"filtered_{name}" for name in LABEL_FIGURES)  # the query's group taken out of the collection
+FIGURES = (*LABEL_FIGURES, *FILTERED, "group_recall_at_1", "group_map_at_r", f"graded_ndcg_at_{DEPTH}")  # in the order of a report
 BLOCK_BYTES = 1 << 26  # of similarities; keys, gains and copies beside them come to a few times as much
 CHUNK = 32  # columns whose maximum is looked at first
 SPARE = 7  # candidates of `nearest` beyond those asked for: so many duplicates of a row cost nothing
@@ -179,14 +177,14 @@ def recall_at_k(labels: np.ndarray, neighbours: np.ndarray, k: int) -> np.ndarra
 
     Args:
         labels: 0/1 `[shape=(items, labels)]`.
-        neighbours: row numbers, nearest first, the query left out `[shape=(items, >= k)]`.
+        neighbours: row numbers, nearest first, the query left out; -1: no more remain `[shape=(items, >= k)]`.
         k: neighbours that count `int > 0`.
 
     Returns:
-        `0 <= float64 <= 1`, nan for a query without labels `[shape=(items,)]`.
+        `0 <= float64 <= 1`, nan for a query without labels or neighbours `[shape=(items,)]`.
 
     Raises:
-        ValueError: fewer than k neighbours.
+        ValueError: fewer than k columns.
 
     >>> recall_at_k(np.array([[1, 1], [1, 0], [0, 0]]), np.array([[1], [0], [0]]), k=1)  # 1 of 2 labels, 1 of 1, no label
     array([0.5, 1. , nan])
@@ -194,30 +192,21 @@ def recall_at_k(labels: np.ndarray, neighbours: np.ndarray, k: int) -> np.ndarra
     labels, neighbours = _first(labels, neighbours, k)
     covered = np.zeros_like(labels)
     for column in neighbours.T:
-        covered |= labels[column]
-    return _share((covered & labels).sum(axis=1), labels.sum(axis=1))
+        covered |= labels[column] & (column >= 0)[:, None]
+    return _share((covered & labels).sum(axis=1), labels.sum(axis=1) * (neighbours[:, 0] >= 0))
 
 
 def precision_at_k(labels: np.ndarray, neighbours: np.ndarray, k: int) -> np.ndarray:
-    """Share of the k nearest that have a label in common with the query.
+    """Share of the k nearest that have a label in common with the query; of those that remain, where they are fewer.
 
-    Args:
-        labels: 0/1 `[shape=(items, labels)]`.
-        neighbours: row numbers, nearest first, the query left out `[shape=(items, >= k)]`.
-        k: neighbours that count `int > 0`.
-
-    Returns:
-        `0 <= float64 <= 1`, nan for a query without labels `[shape=(items,)]`.
-
-    Raises:
-        ValueError: fewer than k neighbours.
+    Args, Returns and Raises are those of `recall_at_k`.
 
     >>> precision_at_k(np.array([[1, 1], [1, 0], [0, 0]]), np.array([[1, 2], [0, 2], [0, 1]]), k=2)
     array([0.5, 0.5, nan])
     """
     labels, neighbours = _first(labels, neighbours, k)
     hits = (jaccard(labels, neighbours) > 0).sum(axis=1)
-    return np.where(labels.any(axis=1), hits / k, np.nan)
+    return _share(hits, (neighbours >= 0).sum(axis=1) * labels.any(axis=1))
 
 
 def map_at_r(relevant: np.ndarray, positives: np.ndarray) -> np.ndarray:
@@ -275,7 +264,7 @@ def jaccard(labels: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
 
     Args:
         labels: 0/1 `[shape=(items, labels)]`.
-        neighbours: row numbers `[shape=(items, k)]`.
+        neighbours: row numbers, or -1: nothing `[shape=(items, k)]`.
 
     Returns:
         `0 <= float64 <= 1` `[shape=(items, k)]`.
@@ -284,7 +273,7 @@ def jaccard(labels: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     array([0.5, 0.5, 0. ])
     """
     labels = np.asarray(labels, bool)
-    both = np.stack([(labels & labels[column]).sum(axis=1) for column in neighbours.T], axis=1)
+    both = np.stack([(labels & labels[column]).sum(axis=1) for column in neighbours.T], axis=1) * (neighbours >= 0)
     sizes = labels.sum(axis=1)
     return both / np.maximum(sizes[:, None] + sizes[neighbours] - both, 1)
 
@@ -305,37 +294,45 @@ def _discounts(ranks: int) -> np.ndarray:
 
 
 # --- what a random order of the other items reaches: expectations, not simulations --------------------------------------------------------
-def random_recall_at_k(labels: np.ndarray, k: int) -> np.ndarray:
+def random_recall_at_k(labels: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarray:
     """Expectation of `recall_at_k` over random rankings.
 
-    A label that m of the N - 1 others have is covered unless all k drawn are without: `1 - C(N-1-m, k) / C(N-1, k)`, mean over the query's
+    A label that m of the M candidates have is covered unless all k drawn are without: `1 - C(M - m, k) / C(M, k)`, mean over the query's
     labels.
 
     Args:
         labels: 0/1 `[shape=(items, labels)]`.
-        k: neighbours that count `0 < int < items`.
+        k: neighbours that count `int > 0`; with fewer candidates all of them do.
+        groups: the query's own is taken out of the candidates, -1: of none `[shape=(items,)]`; none: only the query is taken out.
 
     Returns:
-        `0 <= float64 <= 1`, nan for a query without labels `[shape=(items,)]`.
+        `0 <= float64 <= 1`, nan for a query without labels or candidates `[shape=(items,)]`.
 
     >>> random_recall_at_k(np.array([[1, 1], [1, 0], [0, 0]]), k=1)  # label 0: one of two others has it; label 1: none
     array([0.25, 0.5 ,  nan])
     """
     labels = np.asarray(labels, bool)
-    others = len(labels) - 1
-    drawn = np.arange(k)[:, None]
-    without = np.maximum(others - (labels.sum(axis=0) - 1) - drawn, 0) / (others - drawn)  # (k, labels)
-    return _share(labels @ (1 - without.prod(axis=0)), labels.sum(axis=1))
+    clusters = _clusters(groups, len(labels))
+    candidates = _outside(clusters)
+    queries, columns = np.nonzero(labels)
+    _, pairs, inside = np.unique(clusters[queries] * labels.shape[1] + columns, return_inverse=True, return_counts=True)
+    carriers = labels.sum(axis=0)[columns] - inside[pairs]  # of the query's label, among its candidates: m
+    missed = np.ones(len(queries))
+    for drawn in range(k):
+        left = candidates[queries] - drawn
+        missed *= np.where(left > 0, np.maximum(left - carriers, 0) / np.maximum(left, 1), 1)
+    covered = np.bincount(queries, 1 - missed, minlength=len(labels))
+    return _share(covered, labels.sum(axis=1) * (candidates > 0))
 
 
-def random_map_at_r(positives: np.ndarray, others: int) -> np.ndarray:
+def random_map_at_r(positives: np.ndarray, others: np.ndarray | int) -> np.ndarray:
     """Expectation of `map_at_r` over random rankings: `1/M [H_R + (R - 1) / (M - 1) (R - H_R)]`, `H_R = 1 + 1/2 + ... + 1/R`.
 
     Rank i is relevant with chance R / M, and then (i - 1) (R - 1) / (M - 1) of the i - 1 before it are, too.
 
     Args:
         positives: R of each query `[shape=(queries,)]`.
-        others: M, the items that are ranked `int > 0`.
+        others: M, the items that are ranked `int >= R`, one for all or one a query.
 
     Returns:
         `0 <= float64 <= 1`, nan where R is 0 `[shape=(queries,)]`.
@@ -343,19 +340,19 @@ def random_map_at_r(positives: np.ndarray, others: int) -> np.ndarray:
     >>> random_map_at_r(np.array([1, 0]), others=4)
     array([0.25,  nan])
     """
-    positives = np.asarray(positives)
-    harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, others + 1))])[positives]
-    expected = (harmonic + (positives - 1) / max(others - 1, 1) * (positives - harmonic)) / others
+    positives, others = np.asarray(positives), np.asarray(others)
+    harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, positives.max(initial=0) + 1))])[positives]
+    expected = (harmonic + (positives - 1) / np.maximum(others - 1, 1) * (positives - harmonic)) / np.maximum(others, 1)
     return np.where(positives > 0, expected, np.nan)
 
 
-def random_ndcg(gain_sum: np.ndarray, ideal: np.ndarray, others: int) -> np.ndarray:
+def random_ndcg(gain_sum: np.ndarray, ideal: np.ndarray, others: np.ndarray | int) -> np.ndarray:
     """Expectation of `ndcg` over random rankings: every rank gains the mean, so `gain_sum / M sum of discounts`, over the ideal.
 
     Args:
         gain_sum: of all others `[shape=(queries,)]`.
         ideal: the largest gains, largest first `[shape=(queries, ranks)]`.
-        others: M, the items that are ranked `int > 0`.
+        others: M, the items that are ranked `int >= 0`, one for all or one a query; no more ranks are discounted.
 
     Returns:
         `0 <= float64 <= 1`, nan where nothing has a gain `[shape=(queries,)]`.
@@ -364,21 +361,39 @@ def random_ndcg(gain_sum: np.ndarray, ideal: np.ndarray, others: int) -> np.ndar
     array([0.25])
     """
     discounts = _discounts(ideal.shape[1])
-    return _share(gain_sum / others * discounts.sum(), ideal @ discounts)
+    discounted = np.concatenate([[0], np.cumsum(discounts)])[np.minimum(others, len(discounts))]
+    return _share(gain_sum / np.maximum(others, 1) * discounted, ideal @ discounts)
+
+
+def _clusters(groups: np.ndarray | None, items: int) -> np.ndarray:
+    """Groups numbered from 0; an item of none is one of its own `[shape=(items,)]`."""
+    if groups is None:
+        return np.arange(items)
+    groups = np.asarray(groups, np.int64)
+    return np.unique(np.where(groups < 0, groups.max() + 1 + np.arange(items), groups), return_inverse=True)[1]
+
+
+def _outside(clusters: np.ndarray) -> np.ndarray:
+    """How many items are of another cluster than each."""
+    return len(clusters) - np.bincount(clusters)[clusters]
 
 
 # --- all of them in one pass --------------------------------------------------------------------------------------------------------------
-class Pass(NamedTuple):
-    """What one pass over all pairs leaves of every query."""
+class Ranked(NamedTuple):
+    """What one pass over all pairs leaves of every query, of a ranking of its candidates."""
 
-    neighbours: np.ndarray  # the first DEPTH of the ranking, or all others (items, depth)
-    positives: np.ndarray  # others with a label in common (items,)
-    group_positives: np.ndarray  # others of the group
-    label_only: np.ndarray  # others with a label in common and of another group or none
+    neighbours: np.ndarray  # the first DEPTH of them, -1: no more remain (items, DEPTH)
+    positives: np.ndarray  # candidates with a label in common (items,)
     map_at_r: np.ndarray
+    gain_sum: np.ndarray  # Jaccard overlaps with all candidates
+    ideal: np.ndarray  # the largest of them (items, DEPTH)
+
+
+class Pass(NamedTuple):
+    everything: Ranked  # candidates are all other items
+    filtered: Ranked  # those of other groups, or of none
+    group_positives: np.ndarray  # others of the group (items,)
     group_map_at_r: np.ndarray
-    gain_sum: np.ndarray  # Jaccard overlaps with all others
-    ideal: np.ndarray  # the largest of them (items, depth)
 
 
 def figures(embeddings: np.ndarray, labels: np.ndarray | None, groups: np.ndarray | None, resamples: int, seed: int) -> dict:
@@ -388,9 +403,16 @@ def figures(embeddings: np.ndarray, labels: np.ndarray | None, groups: np.ndarra
     another item; of groups, over queries whose group has another member; of the graded nDCG, gain 2 for the group, else 1 for a common
     label, over queries that something has a gain for. With 8 others or fewer, K stops at all of them.
 
-    The intervals hold the middle 95 % of means over queries drawn with replacement. The index stays as it is: they say how far the figure
-    depends on which queries were asked, not how it would fall in a larger collection. A mean has no bias for a normal interval to correct,
-    and percentiles stay between 0 and 1; all figures share the draws.
+    Items of one artist, song or instrument tend to share every label, and to be found by how they were recorded. The "filtered" figures of
+    labels take the query's group out of the collection: candidates, R, ideal and chance are of what remains, and a query that nothing
+    remains for is left out (Pampalk, Flexer and Widmer, ISMIR 2005; Flexer, "A closer look on artist filters", ISMIR 2007). An item of no
+    group filters only itself.
+
+    Queries of one group are no independent evidence either, so the intervals come from a cluster bootstrap: groups are drawn with
+    replacement, as many as there are, each with all its queries; an item of no group is a group of its own. With group g drawn w_g times, a
+    figure summing to S_g over its n_g queries there, a draw is `sum_g w_g S_g / sum_g w_g n_g`; the interval holds the middle 95 % of the
+    draws. The index stays as it is: the interval says how far a figure depends on which queries were asked, not how it would fall in a
+    larger collection, and with fewer than some twenty groups it is too narrow. All figures share the draws.
 
     Every query's ranking is sorted as far as its R, on all cores: time grows with the square of the items, and memory is a few times
     BLOCK_BYTES plus four times the embeddings in float32.
@@ -403,9 +425,10 @@ def figures(embeddings: np.ndarray, labels: np.ndarray | None, groups: np.ndarra
         seed: of the draws `int >= 0`.
 
     Returns:
-        "recall_at_K", "precision_at_K" for K = 1, 2, 4, 8; "map_at_r", "ndcg_at_8" (Jaccard gain); "group_recall_at_1", "group_map_at_r",
-        "graded_ndcg_at_8": None where no query has the figure, and all three of groups None where no group has two members.
-        Each with "..._random", its expectation by chance, and "..._interval", [low, high].
+        Of FIGURES "recall_at_K", "precision_at_K" for K = 1, 2, 4, 8; "map_at_r", "ndcg_at_8" (Jaccard gain); all of them "filtered_...";
+        "group_recall_at_1", "group_map_at_r", "graded_ndcg_at_8". None where no query has the figure; where no group has two members, the
+        filtered, which would repeat the others, and those of groups are all None.
+        Each with "..._random", its expectation by chance, and "..._interval", [low, high], None where all its queries are of one group.
         "queries": items with a label; "unlabelled": those without; "alone": queries that share no label with another item;
         "group_queries": items whose group has another member.
 
@@ -422,37 +445,48 @@ def figures(embeddings: np.ndarray, labels: np.ndarray | None, groups: np.ndarra
         raise ValueError(f"groups must be integers of shape ({items},), got {groups.dtype} of {groups.shape}")
     if resamples < 0:
         raise ValueError(f"resamples must be >= 0, got {resamples!r}")
-    found = _pass(unit, labels, groups)
-    others, depth = items - 1, found.neighbours.shape[1]
-    labelled, grouped = labels.any(axis=1), found.group_positives > 0
+    clusters, single = _clusters(groups, items), np.arange(items)
+    found = _pass(unit, labels, clusters)
+    grouped = found.group_positives > 0
+    nothing = np.full(items, np.nan), np.full(items, np.nan)
 
-    per_query: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # of every query the figure and its expectation, nan where it is left out
-    for k in KS:
-        near = min(k, depth)
-        per_query[f"recall_at_{k}"] = recall_at_k(labels, found.neighbours, near), random_recall_at_k(labels, near)
-    chance = np.where(labelled, found.positives / others, np.nan)
-    for k in KS:
-        per_query[f"precision_at_{k}"] = precision_at_k(labels, found.neighbours, min(k, depth)), chance
-    per_query["map_at_r"] = found.map_at_r, random_map_at_r(found.positives, others)
-    gains = jaccard(labels, found.neighbours).astype(np.float32)  # as the ideal: 1/3 is to be 1/3 on both sides
-    per_query[f"ndcg_at_{DEPTH}"] = ndcg(gains, found.ideal), random_ndcg(found.gain_sum, found.ideal, others)
+    # Of every query the figure and its expectation, nan where it is left out.
+    per_query = dict(zip(LABEL_FIGURES, _of_labels(labels, single, found.everything), strict=True))
+    filtered = _of_labels(labels, clusters, found.filtered) if grouped.any() else [nothing] * len(FILTERED)
+    per_query |= dict(zip(FILTERED, filtered, strict=True))
 
-    same = (groups[found.neighbours] == groups[:, None]) & (groups >= 0)[:, None]
+    neighbours, others = found.everything.neighbours, items - 1
+    same = (clusters[neighbours] == clusters[:, None]) & (neighbours >= 0)
     per_query["group_recall_at_1"] = np.where(grouped, same[:, 0], np.nan), np.where(grouped, found.group_positives / others, np.nan)
     per_query["group_map_at_r"] = found.group_map_at_r, random_map_at_r(found.group_positives, others)
-    rank = np.arange(depth)
-    ideal = 1.0 * (rank < found.group_positives[:, None]) + (rank < (found.group_positives + found.label_only)[:, None])
-    graded = ndcg(np.where(same, 2.0, gains > 0), ideal), random_ndcg(2.0 * found.group_positives + found.label_only, ideal, others)
-    per_query[f"graded_ndcg_at_{DEPTH}"] = graded if grouped.any() else (np.full(items, np.nan),) * 2
+    twos, ones = found.group_positives, found.filtered.positives  # how many others have which gain
+    gains = np.where(same, 2.0, jaccard(labels, neighbours) > 0)
+    ideal = 1.0 * (np.arange(DEPTH) < twos[:, None]) + (np.arange(DEPTH) < (twos + ones)[:, None])
+    graded = ndcg(gains, ideal), random_ndcg(2.0 * twos + ones, ideal, others)
+    per_query[f"graded_ndcg_at_{DEPTH}"] = graded if grouped.any() else nothing
 
     values, expected = (np.stack(columns, axis=1) for columns in zip(*per_query.values(), strict=True))  # (items, figures)
-    intervals = _intervals(values, resamples, seed)
+    intervals = _intervals(values, clusters, resamples, seed)
     report: dict = {}
     for name, value, chance, interval in zip(per_query, _means(values), _means(expected), intervals, strict=True):
         report |= {name: value, f"{name}_random": chance, f"{name}_interval": interval}
+    labelled = labels.any(axis=1)
     queries = int(labelled.sum())
-    alone = int((labelled & (found.positives == 0)).sum())
+    alone = int((labelled & (found.everything.positives == 0)).sum())
     return report | {"queries": queries, "unlabelled": items - queries, "alone": alone, "group_queries": int(grouped.sum())}
+
+
+def _of_labels(labels: np.ndarray, clusters: np.ndarray, ranked: Ranked) -> list[tuple[np.ndarray, np.ndarray]]:
+    """LABEL_FIGURES of every query and their expectations, the candidates being what is of another cluster."""
+    candidates = _outside(clusters)
+    chance = _share(ranked.positives, candidates * labels.any(axis=1))
+    gains = jaccard(labels, ranked.neighbours).astype(np.float32)  # as the ideal: 1/3 is to be 1/3 on both sides
+    return [
+        *((recall_at_k(labels, ranked.neighbours, k), random_recall_at_k(labels, k, clusters)) for k in KS),
+        *((precision_at_k(labels, ranked.neighbours, k), chance) for k in KS),
+        (ranked.map_at_r, random_map_at_r(ranked.positives, candidates)),
+        (ndcg(gains, ranked.ideal), random_ndcg(ranked.gain_sum, ranked.ideal, candidates)),
+    ]
 
 
 def _checked_labels(labels: np.ndarray, items: int) -> np.ndarray:
@@ -465,10 +499,9 @@ def _checked_labels(labels: np.ndarray, items: int) -> np.ndarray:
     return found
 
 
-def _pass(unit: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Pass:
+def _pass(unit: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> Pass:
     """Similarities and overlaps of a block of queries at a time; the sorting of its rows on all cores."""
     items = len(unit)
-    depth = min(DEPTH, items - 1)
     wide = _on_cpu(unit.astype(np.float64))
     padding = max(-items % CHUNK, DEPTH * CHUNK - items)  # `_top` wants whole chunks, and enough of them
     padded = _on_cpu(np.pad(labels, ((0, padding), (0, 0))).astype(np.float32))
@@ -477,45 +510,52 @@ def _pass(unit: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Pass:
         for block in _blocks(items, 8 * items):
             rows = np.arange(block.start, block.stop)
             keys = _keys(wide, rows)
-            gains, ideal = _overlaps(padded, rows)
+            gains, ideal, filtered_ideal = _overlaps(padded, rows, np.pad(clusters, (0, padding)))
             shares = [slice(*pair) for pair in _even(len(rows))]
-            ranked = pool.map(lambda share: _rank(keys[share], gains[share, :items], rows[share], groups, depth), shares)  # noqa: B023
-            columns = [np.concatenate(column) for column in zip(*ranked, strict=True)]
-            parts.append((*columns, ideal[:, :depth]))
-    return Pass(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            ranked = pool.map(lambda share: _rank(keys[share], gains[share, :items], rows[share], clusters), shares)  # noqa: B023
+            parts.append((*(np.concatenate(column) for column in zip(*ranked, strict=True)), ideal, filtered_ideal))
+    *both, group_positives, group_map_at_r, ideal, filtered_ideal = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Pass(Ranked(*both[:4], ideal), Ranked(*both[4:], filtered_ideal), group_positives, group_map_at_r)
 
 
-def _overlaps(padded: tf.Tensor, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Jaccard overlap of queries with every item, 0 with themselves `[shape=(rows, items)]`, and its largest DEPTH."""
+def _overlaps(padded: tf.Tensor, rows: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Jaccard overlap of queries with every item, 0 with themselves `[shape=(rows, items)]`; its largest DEPTH, and of other clusters."""
     with tf.device("CPU"):
         queries = tf.gather(padded, rows)
         both = tf.matmul(queries, padded, transpose_b=True)  # whole numbers: exact in float32
         either = tf.reduce_sum(queries, 1, keepdims=True) + tf.reduce_sum(padded, 1) - both
         own = tf.range(padded.shape[0], dtype=tf.int64) == rows[:, None]
         gains = tf.where(own, 0.0, both / tf.maximum(either, 1.0))
-        return gains.numpy(), _top(gains, DEPTH)[0].numpy().astype(np.float64)
+        filtered = tf.where(tf.constant(clusters) == clusters[rows, None], 0.0, gains)
+        return gains.numpy(), *(_top(values, DEPTH)[0].numpy().astype(np.float64) for values in (gains, filtered))
 
 
-def _rank(keys: np.ndarray, gains: np.ndarray, rows: np.ndarray, groups: np.ndarray, depth: int) -> tuple[np.ndarray, ...]:
-    """The fields of `Pass` but the last, of some queries; works on one core, and in `keys`."""
-    shared = gains > 0
-    same = (groups == groups[rows, None]) & (groups[rows, None] >= 0)
+def _rank(keys: np.ndarray, gains: np.ndarray, rows: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of some queries the first four fields of both `Ranked`, then the last two of `Pass`; works on one core, and in `keys`."""
+    same = clusters == clusters[rows, None]
     same[np.arange(len(rows)), rows] = False
-    keys |= shared
+    filtered_gains = np.where(same, 0, gains)
+    positives, filtered_positives, group_positives = (mask.sum(axis=1) for mask in (gains > 0, filtered_gains > 0, same))
+    keys |= gains > 0
     keys |= same.astype(np.int8) << 1
-    positives, group_positives = shared.sum(axis=1), same.sum(axis=1)
-    label_only = (shared & ~same).sum(axis=1)
-    precisions = np.empty((2, len(rows)))
+    neighbours = np.full((2, len(rows), DEPTH), -1, np.int32)
+    precisions = np.empty((3, len(rows)))
     for number, row in enumerate(keys):
-        counts = positives[number], group_positives[number]
-        needed = max(depth, *counts)  # R is all that mAP@R looks at: most of a sort is saved
+        # R, or DEPTH, of the other clusters come after at most the whole of the own one: most of a sort is saved.
+        needed = max(DEPTH, filtered_positives[number]) + group_positives[number]
         if 2 * needed < len(row):
             row.partition(needed)
             row = row[:needed]
         row.sort()
-        for bit, count in enumerate(counts):
-            precisions[bit, number] = _average_precision(row[:count] >> bit & 1, count)
-    return _items(keys[:, :depth]).astype(np.int32), positives, group_positives, label_only, *precisions, gains.sum(axis=1, dtype=np.float64)
+        row = row[row < LAST]
+        filtered = row[row & 2 == 0]
+        for near, ranking in zip(neighbours[:, number], (row, filtered), strict=True):
+            near[: len(ranking)] = _items(ranking[:DEPTH])
+        ranked = (row & 1, positives), (filtered & 1, filtered_positives), (row & 2, group_positives)
+        precisions[:, number] = [_average_precision(relevant, counts[number]) for relevant, counts in ranked]
+    gain_sums = (values.sum(axis=1, dtype=np.float64) for values in (gains, filtered_gains))
+    both = zip(neighbours, (positives, filtered_positives), precisions[:2], gain_sums, strict=True)
+    return *(column for ranked in both for column in ranked), group_positives, precisions[2]
 
 
 def _even(rows: int) -> Iterator[tuple[int, int]]:
@@ -534,20 +574,23 @@ def _means(values: np.ndarray) -> list[float | None]:
     return [float(total / count) if count else None for total, count in zip(np.nansum(values, axis=0), counts, strict=True)]
 
 
-def _intervals(values: np.ndarray, resamples: int, seed: int) -> list[list[float] | None]:
-    """Middle 95 % of the columns' means over drawn rows, [low, high]; None without resamples, or without numbers.
+def _intervals(values: np.ndarray, clusters: np.ndarray, resamples: int, seed: int) -> list[list[float] | None]:
+    """Middle 95 % of the columns' means over drawn clusters, [low, high]; None without resamples, or without numbers of two clusters.
 
     Args:
         values: figures of the queries, nan where one has none `[shape=(queries, figures)]`.
+        clusters: from 0, without gaps `[shape=(queries,)]`.
         resamples: draws `int >= 0`.
         seed: of the draws `int >= 0`.
     """
     valid = ~np.isnan(values)
-    both = np.hstack([np.where(valid, values, 0), valid])
+    both = np.zeros((clusters.max() + 1, 2 * values.shape[1]))  # sums and counts: S_g and n_g
+    np.add.at(both, clusters, np.hstack([np.where(valid, values, 0), valid]))
     random = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
     for number in range(resamples):
-        weights = np.bincount(random.integers(len(values), size=len(values)), minlength=len(values))
+        weights = np.bincount(random.integers(len(both), size=len(both)), minlength=len(both))
         means[number] = _share(*np.split(weights @ both, 2))
+    means[:, np.count_nonzero(both[:, values.shape[1] :], axis=0) < 2] = np.nan  # whatever is drawn, one cluster has one mean
     columns = [column[~np.isnan(column)] for column in means.T]  # a resample without any of the figure's queries says nothing
     return [np.percentile(column, [2.5, 97.5]).tolist() if len(column) else None for column in columns]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tfmusic import data, embedding_losses, losses, retrieval, sampling
-from tfmusic.config import Experiment, Similarity
+from tfmusic.config import SIMILARITY_READS, Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,29 +38,36 @@ def _tagger(net: keras.Model, experiment: Experiment, truth: None) -> tuple[kera
     return keras.Model(net.input, net.output["logits"]), losses.make(experiment.loss)
 
 
-# loss -> its layer on (truth, embeddings), from settings, the weights of the overlap, and the columns of the truth
-EMBEDDING_LOSSES: dict[str, Callable[[Similarity, list[float] | None, int], keras.layers.Layer]] = {
-    "triplet": lambda settings, weights, _: embedding_losses.TripletLossLayer(
-        margin=settings.margin, distance=settings.distance, mining=settings.mining, positive_from=settings.positive_from, weights=weights
-    ),
-    "supervised_contrastive": lambda settings, weights, _: embedding_losses.SupervisedContrastiveLossLayer(
-        temperature=settings.temperature, weights=weights
-    ),
-    "nt_xent": lambda settings, *_: embedding_losses.NTXentLossLayer(temperature=settings.temperature),
-    "proxy_nca": lambda settings, _, columns: embedding_losses.ProxyNCALayer(labels=columns, scale=settings.scale),
-    "proxy_anchor": lambda settings, _, columns: embedding_losses.ProxyAnchorLayer(labels=columns, margin=settings.margin, scale=settings.scale),
+LOSS_LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {  # on (truth, embeddings)
+    "triplet": embedding_losses.TripletLossLayer,
+    "supervised_contrastive": embedding_losses.SupervisedContrastiveLossLayer,
+    "nt_xent": embedding_losses.NTXentLossLayer,
+    "proxy_nca": embedding_losses.ProxyNCALayer,
+    "proxy_anchor": embedding_losses.ProxyAnchorLayer,
 }
+
+
+def _loss_layer(experiment: Experiment, truth: np.ndarray | None, columns: int) -> keras.layers.Layer:
+    """The layer that the settings name, with the arguments that they give; the rest is the layer's own."""
+    settings = experiment.similarity
+    read = SIMILARITY_READS[settings.loss]
+    given = {name: getattr(settings, name) for name in read - {"overlap", "soft_margin"} if getattr(settings, name) is not None}
+    if settings.soft_margin:
+        given["margin"] = None
+    if settings.overlap == "idf":
+        given["weights"] = sampling.idf(truth).tolist()
+    if experiment.triplets_given:
+        given["mining"] = "given"
+    if settings.loss.startswith("proxy"):
+        given["labels"] = columns
+    return LOSS_LAYERS[settings.loss](**given)
 
 
 def _embedder(net: keras.Model, experiment: Experiment, truth: np.ndarray | None) -> tuple[keras.Model, None]:
     """Features, truth and labels to the embedding, whose loss a layer adds; with a tag weight to logits and theirs as well."""
     settings = experiment.similarity
     columns = data.truth_columns(experiment, truth)
-    weights = sampling.idf(truth).tolist() if settings.overlap == "idf" and truth is not None and truth.ndim == 2 else None
-    if experiment.triplets_given:
-        layer = embedding_losses.TripletLossLayer(margin=settings.margin, distance=settings.distance, mining="given")
-    else:
-        layer = EMBEDDING_LOSSES[settings.loss](settings, weights, columns)
+    layer = _loss_layer(experiment, truth, columns)
     inputs = {"features": net.input, "truth": keras.Input((columns,), name="truth")}
     outputs = {"embedding": layer(inputs["truth"], net.output["embedding"])}
     if settings.tag_weight:

@@ -117,6 +117,7 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
     if info.vocabulary_sha1 != manifest.vocabulary_sha1:
         raise InputError(f"{tagger} must have the vocabulary of {records}, sha1 {manifest.vocabulary_sha1}, got {info.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
+    _check_apart(tagger, info, records, manifest)
     model = evaluate.load_best(tagger)
     if "tags" not in model.output:
         raise InputError(f"{tagger} must be the run of a tagger, got one without tags")
@@ -129,6 +130,26 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
     scored = evaluate.score_tracks(evaluate.scorer(model), counted, info.experiment.frontend, info.experiment.evaluation)
     _save(path, key=key, scores=scored.outputs["tags"])
     return scored.outputs["tags"]
+
+
+def _check_apart(source: Path, info: run.RunInfo, records: Path, manifest: schema.Manifest) -> None:
+    """Refuses a run to begin with, or to learn from, whose training audio is among the tracks that the new run is scored on.
+
+    Raises:
+        InputError: some of it is.
+    """
+    if info.records_sha1 == manifest.sha1:
+        return
+    try:
+        heard = catalogue.sources(info.records, evaluate.records_of(source, info), ("train",))
+    except InputError as error:
+        print(f"note: what {source} was trained on cannot be compared with the tracks that are scored here: {error}")
+        return
+    common = heard & catalogue.sources(records, manifest, ("valid", "test"))
+    if common:
+        raise InputError(
+            f"{source} must not know what is scored here, but was trained on {len(common)} of the validation and test tracks of {records}"
+        )
 
 
 def _save(path: Path, **arrays: object) -> None:
@@ -185,14 +206,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes)
     deployed = models.deploy(frontend, twin, task.activation)
     if experiment.init and not (out / run.STATE).is_file():
-        _load_weights(net, experiment, info.vocabulary_sha1)
+        _load_weights(net, experiment, info.records, manifest)
     if experiment.freeze:
         _freeze(net, experiment.freeze)
-    chosen = _choose(info, manifest) if task.chooses else None
-    trainee, loss = task.trainee(net, experiment, chosen.truth if chosen else None)
-    trainee.compile(optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]), loss=loss)
-    trainee.optimizer.build(trainee.trainable_variables)
-
     score = evaluate.scorer(deployed)
 
     def validated() -> evaluate.Scored:
@@ -210,10 +226,14 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     state = callbacks.SaveState(out, watchers)
     first_epoch, stopped = state.load()
     if settings.epochs == 0:
-        validated()
+        twin.set_weights(net.get_weights())
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
         return
+    chosen = _choose(info, manifest) if task.chooses else None
+    trainee, loss = task.trainee(net, experiment, chosen.truth if chosen else None)
+    trainee.compile(optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]), loss=loss)
+    trainee.optimizer.build(trainee.trainable_variables)
     if chosen:
         names = [*trainee.input]
         stream = data.chosen_batches(manifest, experiment, chosen.tracks, chosen.rows, chosen.truth, first_epoch)
@@ -274,13 +294,14 @@ def _choose(info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
     return Chosen(tracks, sampling.truth(pool, settings), rows)
 
 
-def _load_weights(net: keras.Model, experiment: Experiment, vocabulary_sha1: str) -> None:
+def _load_weights(net: keras.Model, experiment: Experiment, records: Path, manifest: schema.Manifest) -> None:
     """Takes over the weights of another run's net, all but the embedding's projection, and the logits' only when they are of the same tags.
 
     Raises:
-        InputError: a run with another front end or net.
+        InputError: a run with another front end or net, or one that was trained on what is scored here.
     """
     info = run.read(experiment.init)
+    _check_apart(experiment.init, info, records, manifest)
     for field in ("frontend", "net"):
         ours, theirs = getattr(experiment, field).model_dump(), getattr(info.experiment, field).model_dump()
         differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding")]
@@ -288,19 +309,19 @@ def _load_weights(net: keras.Model, experiment: Experiment, vocabulary_sha1: str
             name = differing[0]
             raise InputError(f"--{field}.{name.replace('_', '-')} must be that of --init {experiment.init}, {theirs[name]}, got {ours[name]}")
     _, source, _ = models.parts(evaluate.load_best(experiment.init))
-    left = {"projection"} | ({"logits"} if info.vocabulary_sha1 != vocabulary_sha1 else set())
+    left = {"projection"} | ({"logits"} if info.vocabulary_sha1 != manifest.vocabulary_sha1 else set())
     for layer in net.layers:
         if layer.weights and layer.name not in left and any(layer.name == other.name for other in source.layers):
             layer.set_weights(source.get_layer(layer.name).get_weights())
 
 
 def _freeze(net: keras.Model, last: str) -> None:
-    """Keeps the layers up to the one that is named as they are.
+    """Keeps the layers up to the one that is named, in the order of `net.summary()`, as they are.
 
     Raises:
-        InputError: no layer of the name has weights.
+        InputError: no layer of the trunk has the name and weights.
     """
-    names = [layer.name for layer in net.layers if layer.weights]
+    names = [layer.name for layer in net.layers if layer.weights and layer.name not in models.HEADS]
     if last not in names:
         raise InputError(f"--freeze must be a layer of {net.name}: {', '.join(names)}; got {last!r}")
     for layer in net.layers[: net.layers.index(net.get_layer(last)) + 1]:

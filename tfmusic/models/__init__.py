@@ -24,7 +24,7 @@ MODELS: dict[str, Callable[..., keras.KerasTensor]] = {
 }
 
 
-HEADS = ("projection", "logits")  # layers that `build` puts on a trunk
+HEADS = ("projection", "logits")  # layers with weights that `build` puts on a trunk
 
 
 def build(net: Net, input_shape: tuple[int, ...], classes: int, policy: str = "float32") -> keras.Model:
