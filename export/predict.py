@@ -122,8 +122,15 @@ class Predictor:
             AudioError: the file cannot be used.
             InputError: the bundle has no embedding.
         """
+        return self._embedded(audio.load(Path(path), self.info.sample_rate_hz))
+
+    def embed(self, waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+        """The embedding of a whole waveform; arguments as of a call, result as `embedding`."""
+        return self._embedded(audio.convert(waveform, sample_rate_hz, self.info.sample_rate_hz))
+
+    def _embedded(self, waveform: np.ndarray) -> np.ndarray:
         self._needs("embedding")
-        _, outputs = self._outputs(audio.load(Path(path), self.info.sample_rate_hz))
+        _, outputs = self._outputs(waveform)
         mean = outputs["embedding"].mean(axis=0, dtype=np.float64)
         return (mean / max(np.linalg.norm(mean), 1e-12)).astype(np.float32)
 

@@ -197,6 +197,14 @@ def test_a_waveform_of_any_rate_and_type_scores_as_its_file(bundle, song):
         np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4)
 
 
+def test_an_embedding_of_a_waveform_is_that_of_its_file_and_as_long_as_one(bundle, song):
+    predictor = Predictor(bundle)
+    waveform, rate_hz = soundfile.read(song)
+    vector = predictor.embedding(song)
+    np.testing.assert_allclose(np.linalg.norm(vector), 1, atol=1e-6)
+    np.testing.assert_allclose(predictor.embed(waveform, rate_hz), vector, atol=1e-4)
+
+
 def test_silence_and_a_short_file_have_finite_scores(bundle, tmp_path):
     for seconds in (3.0, 0.2):
         soundfile.write(tmp_path / "silence.wav", np.zeros(round(seconds * RATE_HZ)), RATE_HZ)

@@ -48,7 +48,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     _check(manifest, experiment)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
-    experiment = _settled(experiment)
+    experiment = settled(experiment)
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / run.LABELS, manifest.vocabulary.text())
     files.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
@@ -60,7 +60,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
         raise
 
 
-def _settled(experiment: Experiment) -> Experiment:
+def settled(experiment: Experiment) -> Experiment:
     """What "auto" means here, and other runs under paths that do not depend on where one stands."""
     changes: dict[str, object] = {"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})}
     if experiment.init:

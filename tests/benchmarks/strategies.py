@@ -1,27 +1,29 @@
 """All ways to train an embedding side by side on one collection: `python -m tests.benchmarks.strategies --records DIR --out DIR`.
 
-Every row is trained for the same number of windows from the same initial weights, on the same log-mels, with three seeds, and is scored on the
-test split by its best validation epoch. Not a speed: the table says which strategy learns most, and how far each is from chance. A run that is
-finished is taken as it is, so an interrupted table goes on.
+Every row is trained for the same number of windows on the same log-mels, with three seeds, and scored on the test split by the epoch of the best
+validation mAP@R; the taggers by their mAP, and what begins with a tagger has its training in addition. Not a speed: the table says which strategy
+learns most, and how far each is from chance. A run that is finished is taken as it is, so an interrupted table goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from tfmusic import run, training
-from tfmusic.config import Data, Evaluation, Experiment, Fit, FrontEnd, Net, Sampling, Similarity
+from tfmusic import run, schema, training
+from tfmusic.config import Data, Evaluation, Experiment, Fit, FrontEnd, InputError, Net, Sampling, Similarity
 
-COLUMNS = ("recall_at_1", "recall_at_8", "map_at_r", "ndcg_at_8", "group_recall_at_1", "group_map_at_r")
+COLUMNS = ("recall_at_1", "map_at_r", "ndcg_at_8", "filtered_recall_at_1", "filtered_map_at_r", "group_map_at_r")
+TAGGER = "tagger, its own vector"
 TRIPLETS, CROPS = Sampling(batches="triplets"), Sampling(batches="crops")
-ROWS: dict[str, dict] = {  # name -> what it changes of BASE
+ROWS: dict[str, dict] = {  # name -> what it changes of `experiment_of`
     "untrained": {"epochs": 0},
-    "tagger, its own vector": {"tagger": True},
+    TAGGER: {"tagger": True},
     "linear, triplets": {"net": "linear", "sampling": TRIPLETS},
     "triplets": {"sampling": TRIPLETS},
     "triplets by group": {"sampling": Sampling(batches="triplets", positives="group")},
@@ -91,20 +93,30 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, list[dict]] = {}
     for seed in range(arguments.seeds):
-        tagger = arguments.out / f"{list(ROWS).index('tagger, its own vector'):02d}-{seed}"
-        for name in sorted(arguments.only, key=lambda name: not ROWS[name].get("tagger")):  # others begin with its weights or errors
-            directory = arguments.out / f"{list(ROWS).index(name):02d}-{seed}"
-            if not (directory / run.METRICS).is_file():
-                keras.backend.clear_session()
-                experiment = experiment_of(ROWS[name], seed, arguments.epochs, arguments.crops, tagger)
-                if (directory / run.EXPERIMENT).is_file():
-                    training.resume(directory)
-                else:
-                    training.fit(experiment, arguments.records, directory)
-            found.setdefault(name, []).append(json.loads((directory / run.METRICS).read_text("utf-8"))["test"])
+        tagger = arguments.out / f"{_slug(TAGGER)}-{seed}"
+        for name in sorted(arguments.only, key=lambda name: name != TAGGER):  # others begin with its weights or errors
+            experiment = experiment_of(ROWS[name], seed, arguments.epochs, arguments.crops, tagger)
+            found.setdefault(name, []).append(_figures(experiment, arguments.records, arguments.out / f"{_slug(name)}-{seed}"))
     print_table(found)
     if arguments.json:
         print(json.dumps({name: [{column: row.get(column) for column in COLUMNS} for row in rows] for name, rows in found.items()}))
+
+
+def _figures(experiment: Experiment, records: Path, directory: Path) -> dict:
+    """Test figures of a run, which is trained, gone on with, or read when it is finished."""
+    keras.backend.clear_session()
+    if not (directory / run.EXPERIMENT).is_file():
+        training.fit(experiment, records, directory)
+    info = run.read(directory)
+    if info.experiment != training.settled(experiment) or info.records_sha1 != schema.read_manifest(records).sha1:
+        raise InputError(f"--out must be empty or of the same table, got {directory} with other settings or records")
+    if not (directory / run.METRICS).is_file():
+        training.resume(directory)
+    return json.loads((directory / run.METRICS).read_text("utf-8"))["test"]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name)
 
 
 def print_table(found: dict[str, list[dict]]) -> None:
