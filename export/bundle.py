@@ -215,7 +215,7 @@ def _card(info: run.RunInfo, model: keras.Model, manifest: schema.Manifest, rows
     table = ["| file | size | greatest difference from Keras | " + " | ".join(f"test {name}" for name in watched) + " |"]
     table.append("|" + "---|" * (3 + len(watched)))
     for row in rows:
-        scores = " | ".join(f"{row[name]:.4f}" for name in watched)
+        scores = " | ".join("none" if row[name] is None else f"{row[name]:.4f}" for name in watched)
         table.append(f"| {row['file']} | {row['bytes'] / 1e6:.2f} MB | {row['difference']:.1e} | {scores} |")
     outputs = " ".join(OUTPUTS[name] for name in model.output)
     return f"""# {info.experiment.recipe}

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from export.bundle import bundle
 from tests.conftest import EXPERIMENT, LAYOUT, write_csv
 from tfmusic import catalogue, data, evaluate, models, report, run, schema, training
 from tfmusic.config import Experiment, InputError, Sampling, Similarity
@@ -37,7 +38,7 @@ def figures_of(directory):
 def test_high_and_low_tones_move_apart(embedded):
     """Random ranking of the 16 test tracks would reach the baseline beside each figure."""
     figures = figures_of(embedded)
-    for name in ("recall_at_1", "map_at_r", "ndcg_at_8"):
+    for name in ("recall_at_1", "map_at_r", "ndcg_at_8", "filtered_map_at_r"):
         assert figures[name] > figures[f"{name}_random"] + 0.1
         assert figures[f"{name}_interval"][0] <= figures[name] <= figures[f"{name}_interval"][1]
     assert figures["group_recall_at_1"] is not None and "map" not in figures
@@ -127,7 +128,7 @@ def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, tr
     assert "cannot be compared with the tracks that are scored here" in capsys.readouterr().out
 
 
-def test_a_monitor_that_nothing_can_be_measured_for_is_one_line(collection, tmp_path):
+def test_without_groups_their_figures_are_none_and_no_monitor(collection, tmp_path):
     """A csv without groups: every clip is its own, so no figure of groups exists."""
     from records.build import build
     from records.datasets.clip import Source
@@ -137,6 +138,12 @@ def test_a_monitor_that_nothing_can_be_measured_for_is_one_line(collection, tmp_
     build(Source(dataset="csv", csv=write_csv(tmp_path / "clips.csv", rows), audio=collection), tmp_path / "records", LAYOUT)
     with pytest.raises(InputError, match="--fit.monitor must be a figure that the validation split has, got val_group_map_at_r"):
         training.fit(experiment(1, fit={"monitor": "val_group_map_at_r"}), tmp_path / "records", tmp_path / "run")
+
+    directory = training.fit(experiment(1), tmp_path / "records", tmp_path / "run")
+    assert figures_of(directory)["filtered_map_at_r"] is None
+    assert report.write(directory).splitlines()[1].split()[-1] == "none"
+    assert "other groups only" not in (directory / run.REPORT).read_text().split("<h2>Training")[0].split("</table>")[1]
+    assert "| none |" in (bundle(directory) / "card.md").read_text()
 
 
 def test_brought_layers_have_a_learning_rate_of_their_own(records, trained, tmp_path):

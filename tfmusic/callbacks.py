@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import keras
@@ -82,6 +82,21 @@ class SaveBest(keras.callbacks.Callback):
         if logs[self.monitor] > self.best:
             self.best = float(logs[self.monitor])
             save_model(self.deployed, self.path)
+
+
+class Progress(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar with those validation figures alone that one watches; the logs have all of them.
+
+    Args:
+        watched: names in `logs`.
+    """
+
+    def __init__(self, watched: Collection[str]):
+        super().__init__()
+        self.watched = watched
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, {name: value for name, value in logs.items() if not name.startswith("val_") or name in self.watched})
 
 
 def save_model(model: keras.Model, path: Path) -> None:

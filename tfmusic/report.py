@@ -65,17 +65,17 @@ def write(run_directory: Path | str) -> str:
     test = figures["test"]
     body.append(
         f"<p>{test['tracks']} whole test tracks ({test['windows']} windows, one every {test['hop_s']:g} s, averaged). Brackets: 95 % bootstrap "
-        "interval over tracks.</p>"
+        "interval, of tags over tracks, of retrieval over groups of tracks.</p>"
     )
     if "map" in test:
         body.append(f"<p>ROC-AUC and mAP are means over labels; {test['absent']} of {test['classes']} labels have no positive there.</p>")
-    retrieved = [name for name in NAMES if f"{name}_random" in test]
+    retrieved = [name for name in NAMES if test.get(f"{name}_random") is not None]
     found = [["retrieval among the test tracks", "embedding", "random ranking"]]
     found += [[NAMES[name], _with_interval(test[name], test[f"{name}_interval"]), _with_interval(test[f"{name}_random"], None)] for name in retrieved]
     body += ["<h2>Retrieval</h2>", _table(found)]
     body.append(
         f"<p>{test['unlabelled']} tracks without a tag are no queries. Other groups only: the tracks of the query's own group (artist, album or "
-        "instrument) are taken out of the collection, as they share its tags and its recording. The intervals are over groups of tracks.</p>"
+        "instrument) are taken out of the collection, as they share its tags and its recording.</p>"
     )
     body += [_section(exhibit, manifest.layout.sample_rate_hz) for exhibit in shown]
     body.append(f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>")
@@ -90,9 +90,9 @@ def table(figures: dict, watched: tuple[str, ...]) -> list[list[str]]:
     rows = [["split", "tracks", *(NAMES[name] for name in watched)]]
     for split, values in figures.items():
         rows.append([split, str(values["tracks"]), *(_with_interval(values[name], values[f"{name}_interval"]) for name in watched)])
-    chance = [figures["test"].get(f"{name}_random") for name in watched]
-    if None not in chance:
-        rows.append(["random", str(figures["test"]["tracks"]), *(f"{value:.3f}" for value in chance)])
+    test = figures["test"]
+    if f"{watched[0]}_random" in test:
+        rows.append(["random", str(test["tracks"]), *(_with_interval(test[f"{name}_random"], None) for name in watched)])
     return rows
 
 

@@ -82,7 +82,7 @@ TASKS: dict[str, Task] = {
         activation="sigmoid", output="tags", logged=("roc_auc", "map"), watched=("roc_auc", "map"), chooses=False, trainee=_tagger,
     ),
     "similarity": Task(
-        activation="sigmoid", output="embedding", logged=retrieval.FIGURES, watched=("recall_at_1", "map_at_r", "ndcg_at_8"), chooses=True,
+        activation="sigmoid", output="embedding", logged=retrieval.FIGURES, watched=("recall_at_1", "map_at_r", "filtered_map_at_r"), chooses=True,
         trainee=_embedder,
     ),
 }  # fmt: skip

@@ -246,7 +246,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
             initial_epoch=first_epoch,
             epochs=settings.epochs,
             steps_per_epoch=data.steps_per_epoch(manifest, experiment),
-            callbacks=[*watchers, state],
+            callbacks=[*watchers, state, callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)])],
             shuffle=False,  # the stream is shuffled
             verbose=1 if sys.stdout.isatty() else 2,
         )
