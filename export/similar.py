@@ -175,7 +175,10 @@ def query(index: Path, audio_files: Sequence[Path], top: int = 10, json_output: 
     info, items = store.read(index)
     if not items.paths:
         raise InputError(f"{printable(index)} must hold at least one item, got none")
-    model, embed = load(bundle or store.path_of(info.bundle))
+    bundle = bundle or store.path_of(info.bundle)
+    if not bundle.is_dir():
+        raise InputError(f"the bundle {printable(bundle)} that the index was built with is gone; name it with --bundle")
+    model, embed = load(bundle)
     store.check_model(index, info, model)
     directory, search = store.path_of(info.directory), store.searcher(index, info, items)
     document = []

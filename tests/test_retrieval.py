@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -492,3 +493,18 @@ def test_bad_arguments(change, message):
     arguments = {"embeddings": np.eye(4), "labels": np.ones((4, 2)), "groups": None, "resamples": 0, "seed": 0}
     with pytest.raises(ValueError, match=message):
         figures(**arguments | change)
+
+
+def test_what_numpy_holds_at_a_time_is_bounded_by_the_block(monkeypatch):
+    """2,000 items: all keys at once are 32 MB and their copies more; blocks of 64 kB and what is kept of every query stay far below."""
+    random = np.random.default_rng(0)
+    embeddings, labels = random.normal(size=(2000, 8)), random.random((2000, 5)) < 0.3
+    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 1 << 16)
+    retrieval.figures(embeddings[:50], labels[:50], None, 0, 0)
+    tracemalloc.start()
+    try:
+        retrieval.figures(embeddings, labels, np.arange(2000) // 4, 0, 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8e6

@@ -6,9 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
 
 from export.bundle import bundle
-from tests.conftest import EXPERIMENT, LAYOUT, write_csv
+from tests.conftest import EXPERIMENT, LAYOUT, RATE_HZ, write_csv
 from tfmusic import catalogue, data, evaluate, models, report, run, schema, training
 from tfmusic.config import Experiment, InputError, Sampling, Similarity
 
@@ -151,6 +153,8 @@ def test_brought_layers_have_a_learning_rate_of_their_own(records, trained, tmp_
     directory = training.fit(experiment(1, init=trained, fit={"init_learning_rate": 0.0}), records, tmp_path / "run")
     old, new = (models.parts(evaluate.load_best(one))[1] for one in (trained, directory))
     np.testing.assert_array_equal(old.get_layer("conv1").get_weights()[0], new.get_layer("conv1").get_weights()[0])
+    fresh = models.build(experiment(1).net, new.input.shape[1:], 0)
+    assert np.abs(new.get_layer("projection").get_weights()[1]).max() > 0 == np.abs(fresh.get_layer("projection").get_weights()[1]).max()  # biases
 
 
 @pytest.mark.parametrize(
@@ -202,8 +206,38 @@ def test_the_score_table_of_a_tagger_is_of_whole_tracks_computed_once_and_mended
     with monkeypatch.context() as patched:
         patched.setattr(evaluate, "score_tracks", None)  # it is not scored again
         np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+    np.savez(tagger / run.SCORES, key="of other records or another model", scores=np.zeros_like(scores))
+    np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
     (tagger / run.SCORES).write_bytes((tagger / run.SCORES).read_bytes()[:100])
     np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+
+
+def test_a_mined_run_goes_on_without_its_tagger(records, trained, tmp_path):
+    """It keeps the scores that it began with: its weights become those of an uninterrupted run."""
+    tagger = shutil.copytree(trained, tmp_path / "tagger")
+    settings = {"sampling": {"batches": "errors", "tagger": tagger}}
+    whole = training.fit(experiment(2, **settings), records, tmp_path / "whole")
+    part = training.fit(experiment(1, **settings), records, tmp_path / "part")
+    shutil.rmtree(tagger)
+    assert_goes_on_as(whole, part, epochs=2)
+    (part / run.SCORES).unlink()
+    info = json.loads((part / run.EXPERIMENT).read_text())
+    info["experiment"]["fit"]["epochs"] = 3
+    (part / run.EXPERIMENT).write_text(json.dumps(info))
+    with pytest.raises(InputError, match="must hold the tagger's scores"):
+        training.resume(part)
+
+
+def assert_goes_on_as(whole, part, epochs):
+    """A run of fewer epochs, told to go on, ends bit for bit as the whole one."""
+    info = json.loads((part / run.EXPERIMENT).read_text())
+    info["experiment"]["fit"]["epochs"] = epochs
+    (part / run.EXPERIMENT).write_text(json.dumps(info))
+    training.resume(part)
+    with np.load(whole / run.STATE) as left, np.load(part / run.STATE) as right:
+        assert left.files == right.files
+        for name in left.files:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
 def test_a_run_without_tags_is_no_tagger(records, embedded):
@@ -219,14 +253,7 @@ def test_a_run_cut_after_two_epochs_goes_on_to_the_same_weights(records, tmp_pat
     settings = {"similarity": Similarity(loss=loss).model_dump()}
     whole = training.fit(experiment(3, **settings), records, tmp_path / "whole")
     part = training.fit(experiment(2, **settings), records, tmp_path / "part")
-    info = json.loads((part / run.EXPERIMENT).read_text())
-    info["experiment"]["fit"]["epochs"] = 3
-    (part / run.EXPERIMENT).write_text(json.dumps(info))
-    training.resume(part)
-    with np.load(whole / run.STATE) as left, np.load(part / run.STATE) as right:
-        assert left.files == right.files
-        for name in left.files:
-            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+    assert_goes_on_as(whole, part, epochs=3)
 
 
 def test_report_and_tensorboard_show_and_play(embedded):
@@ -239,7 +266,12 @@ def test_report_and_tensorboard_show_and_play(embedded):
     assert triplets >= 1 and page.count("<audio") == 3 * triplets + 6 * 5
     assert "src='http" not in page and "random ranking" in page
     logs = embedded / run.TENSORBOARD / "test"
-    assert len(list(logs.glob("events*"))) == 1
+    events = event_accumulator.EventAccumulator(str(logs)).Reload()
+    assert len(events.Tags()["tensors"]) == page.count("data:image/png") + page.count("<audio")
+    tag = next(tag for tag in events.Tags()["tensors"] if tag.startswith("Nearest"))
+    assert events.SummaryMetadata(tag).plugin_data.plugin_name == "audio"
+    sound, _ = tf.audio.decode_wav(events.Tensors(tag)[0].tensor_proto.string_val[0])
+    assert 0.4 * RATE_HZ <= len(sound) <= 5 * RATE_HZ
     config = (logs / "projector_config.pbtxt").read_text()
     for name in ("embedding.tsv", "metadata.tsv"):
         assert name in config and len((logs / name).read_text().splitlines()) == 16 + (name == "metadata.tsv")

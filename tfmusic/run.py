@@ -4,7 +4,7 @@ experiment.json   all that is needed to repeat the run        labels.txt      th
 best.keras        the deployed model of the best epoch        state.npz       what resume needs, of the last finished epoch
 history.csv       the logs of every epoch                     tensorboard/    event files
 metrics.json      figures of validation and test              report.html     the same, to look at
-embeddings.npz    of the test tracks                          scores.npz      a tagger's of the training tracks, once asked for
+embeddings.npz    of the test tracks                          scores.npz      a tagger's of the training tracks, where triplets come from them
 bundle/           what is shipped
 """
 

@@ -122,14 +122,22 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
     if "tags" not in model.output:
         raise InputError(f"{tagger} must be the run of a tagger, got one without tags")
     key = f"{manifest.sha1} {schema.sha256_of(tagger / run.BEST)}"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or cut off: both are made anew
-        with open(path, "rb") as file, np.load(file) as kept:
-            if str(kept["key"]) == key:
-                return kept["scores"]
+    scores = _kept_scores(path, key)
+    if scores is not None:
+        return scores
     counted = cli.progress(catalogue.tracks(tracks, manifest), total=len(tracks), unit="track", desc=f"scores of {tagger.name}", leave=False)
     scored = evaluate.score_tracks(evaluate.scorer(model), counted, info.experiment.frontend, info.experiment.evaluation)
     _save(path, key=key, scores=scored.outputs["tags"])
     return scored.outputs["tags"]
+
+
+def _kept_scores(path: Path, key: str) -> np.ndarray | None:
+    """The scores of a file, if it is there, whole, and of this key."""
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with open(path, "rb") as file, np.load(file) as kept:
+            if str(kept["key"]) == key:
+                return kept["scores"]
+    return None
 
 
 def _check_apart(source: Path, info: run.RunInfo, records: Path, manifest: schema.Manifest) -> None:
@@ -230,7 +238,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
         return
-    chosen = _choose(info, manifest) if task.chooses else None
+    chosen = _choose(out, info, manifest) if task.chooses else None
     trainee, loss = task.trainee(net, experiment, chosen.truth if chosen else None)
     trainee.compile(optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]), loss=loss)
     trainee.optimizer.build(trainee.trainable_variables)
@@ -278,13 +286,23 @@ class Chosen:
     rows: Callable[[int], np.ndarray]  # epoch -> rows of the catalogue (steps, batch)
 
 
-def _choose(info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
-    """The catalogue, and the sampler on it, which is tried once: what it cannot draw is refused before the first step."""
+def _choose(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
+    """The catalogue, and the sampler on it, which is tried once: what it cannot draw is refused before the first step.
+
+    A tagger's scores are copied into the run, so that it goes on with the same ones whatever became of the tagger.
+    """
     experiment = info.experiment
     settings, fit = experiment.sampling, experiment.fit
     with data.damage_named(info.records):
         tracks = catalogue.read(info.records, manifest)
-        scores = tagger_scores(settings.tagger, info.records, manifest, tracks) if settings.tagger else None
+        scores = None
+        if settings.tagger and (out / run.STATE).is_file():
+            scores = _kept_scores(out / run.SCORES, manifest.sha1)
+        elif settings.tagger:
+            scores = tagger_scores(settings.tagger, info.records, manifest, tracks)
+            _save(out / run.SCORES, key=manifest.sha1, scores=scores)
+    if settings.tagger and scores is None:
+        raise InputError(f"{out / run.SCORES} must hold the tagger's scores that this run began with; it is gone or damaged: begin the run anew")
     pool = sampling.Pool(tracks.labels, catalogue.numbers(tracks.groups), scores)
     steps = data.steps_per_epoch(manifest, experiment)
     rows = functools.partial(sampling.rows, pool, settings, fit.batch_size, steps, fit.seed)
