@@ -42,7 +42,7 @@ THIRD_PARTY = {
 FREE = {"config", "files", "labels", "recipes", "metrics", "sampling", "audio", "run", "cli"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
-    {"schema", "frontend", "augment", "losses", "embedding_losses", "retrieval", "optimizers"},
+    {"schema", "frontend", "augment", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
     {"models", "catalogue"},
     {"tasks", "data"},
     {"callbacks", "evaluate", "exhibits", "report"},

@@ -1,4 +1,4 @@
-"""retrieval: orders against float64 and scikit-learn, every figure against a plain loop, chance against simulation."""
+"""search and retrieval: orders against float64 and scikit-learn, every figure against a plain loop, chance against simulation."""
 
 import json
 import math
@@ -9,8 +9,9 @@ import pytest
 from sklearn.metrics import ndcg_score
 from sklearn.neighbors import NearestNeighbors
 
-from tfmusic import retrieval
-from tfmusic.retrieval import figures, nearest
+from tfmusic import retrieval, search
+from tfmusic.retrieval import figures
+from tfmusic.search import nearest
 
 NAN = np.nan
 
@@ -88,20 +89,20 @@ def test_near_duplicates_that_float32_cannot_tell_apart():
     """600 points within 1e-6 to 1e-4 of one: their cosines differ by less than a float32 near 1 resolves."""
     random = np.random.default_rng(0)
     embeddings = np.concatenate([np.ones(16) + random.normal(size=(600, 16)) * 1e-4, random.normal(size=(600, 16))])
-    unit = retrieval._unit(embeddings).astype(np.float64)  # the rows as they are compared
+    unit = search.unit_rows(embeddings).astype(np.float64)  # the rows as they are compared
     cosine = np.array([[math.fsum(row * other) for other in unit] for row in unit[:40]])
     found = nearest(embeddings, 8)
-    for query, row in enumerate(np.rint(cosine * retrieval.ONE)):
+    for query, row in enumerate(np.rint(cosine * search.ONE)):
         order = [item for item in np.argsort(-row, kind="stable") if item != query]
         np.testing.assert_array_equal(found[query], order[:8])
 
 
 def test_only_rows_that_float32_leaves_open_are_ranked_as_a_whole(monkeypatch):
     asked = []
-    keys = retrieval._keys
-    monkeypatch.setattr(retrieval, "_keys", lambda wide, rows: asked.extend(rows) or keys(wide, rows))
+    keys = search.keys_of
+    monkeypatch.setattr(search, "keys_of", lambda wide, rows: asked.extend(rows) or keys(wide, rows))
     embeddings = _embeddings(1000)
-    embeddings[5 : 6 + retrieval.SPARE] = embeddings[4]
+    embeddings[5 : 6 + search.SPARE] = embeddings[4]
     nearest(embeddings, 8)
     assert len(asked) < 20  # margins this narrow are rare
     embeddings[100:120] = embeddings[99]
@@ -121,7 +122,7 @@ def test_blocks_change_nothing(monkeypatch):
     embeddings, labels, groups = _problem(items=520)
     neighbours, report = nearest(embeddings, 8), figures(embeddings, labels, groups, 20, 0)
     for rows in (1, 60):
-        monkeypatch.setattr(retrieval, "BLOCK_BYTES", rows * 8 * len(embeddings))
+        monkeypatch.setattr(search, "BLOCK_BYTES", rows * 8 * len(embeddings))
         np.testing.assert_array_equal(nearest(embeddings, 8), neighbours)
         assert figures(embeddings, labels, groups, 20, 0) == report
 
@@ -130,10 +131,10 @@ def test_blocks_change_nothing(monkeypatch):
 def test_a_block_is_bounded_whatever_the_items(items):
     """At 100,000 items 83 queries a block: similarities and keys of 8 bytes, 67 MB each."""
     for bytes_a_row in (4 * items, 8 * items):
-        blocks = list(retrieval._blocks(items, bytes_a_row))
+        blocks = list(search.blocks(items, bytes_a_row))
         assert blocks[0].start == 0 and blocks[-1].stop == items
         assert all(before.stop == after.start for before, after in zip(blocks, blocks[1:], strict=False))
-        assert max(block.stop - block.start for block in blocks) * bytes_a_row <= retrieval.BLOCK_BYTES <= 200e6
+        assert max(block.stop - block.start for block in blocks) * bytes_a_row <= search.BLOCK_BYTES <= 200e6
     if items == 100_000:
         assert blocks[0] == slice(0, 83)
 
@@ -471,7 +472,7 @@ def test_the_first_row_that_is_not_finite_is_named(value, monkeypatch):
     embeddings = _embeddings(50, 3)
     embeddings[[37, 41], 1] = value
     for block_bytes in (1 << 26, 8 * 3 * 10):
-        monkeypatch.setattr(retrieval, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(search, "BLOCK_BYTES", block_bytes)
         for function in (lambda: nearest(embeddings, 1), lambda: figures(embeddings, None, None, 0, 0)):
             with pytest.raises(ValueError, match=r"embeddings must be finite, got \[.*(nan|inf).*\] in row 37"):
                 function()
@@ -499,7 +500,7 @@ def test_what_numpy_holds_at_a_time_is_bounded_by_the_block(monkeypatch):
     """2,000 items: all keys at once are 32 MB and their copies more; blocks of 64 kB and what is kept of every query stay far below."""
     random = np.random.default_rng(0)
     embeddings, labels = random.normal(size=(2000, 8)), random.random((2000, 5)) < 0.3
-    monkeypatch.setattr(retrieval, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(search, "BLOCK_BYTES", 1 << 16)
     retrieval.figures(embeddings[:50], labels[:50], None, 0, 0)
     tracemalloc.start()
     try:

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfmusic import catalogue, retrieval, schema
+from tfmusic import catalogue, schema, search
 from tfmusic.files import Location
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
@@ -110,7 +110,7 @@ def _panels(embedded: Embedded, random: np.random.Generator) -> np.ndarray:
     if nearest < 1:
         return np.zeros((0, 1), np.int64)
     queries = random.permutation(len(embedded.ids))[:QUERIES]
-    return np.concatenate([queries[:, None], retrieval.nearest(embedded.embedding, nearest)[queries]], axis=1)
+    return np.concatenate([queries[:, None], search.nearest(embedded.embedding, nearest)[queries]], axis=1)
 
 
 def _waveforms(rows: set[int], records: Location, manifest: schema.Manifest) -> dict[int, np.ndarray]:

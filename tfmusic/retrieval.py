@@ -1,11 +1,4 @@
-"""Nearest neighbours of whole-track embeddings, exact, and figures of what they are worth, each beside what chance would reach.
-
-How alike two items are is the cosine of their embeddings, computed without rounding: rows of unit length are rounded to multiples of 2^-24,
-so that their products and every partial sum fit a float64, and no order of summation, block size, thread or processor changes a bit. Equal
-rows tie exactly, and a tie goes to the lower row number. The query is left out by its row number, wherever it stands among duplicates.
-
-Everything runs on the CPU and in blocks of rows: a GPU's float32 may be TF32, whose ten bits are too few here.
-"""
+"""Figures of what the nearest neighbours of whole-track embeddings are worth, each beside what chance would reach."""
 
 from __future__ import annotations
 
@@ -17,156 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfmusic import search
+
 KS = (1, 2, 4, 8)
 DEPTH = KS[-1]  # ranks that nDCG looks at
 LABEL_FIGURES = (*(f"recall_at_{k}" for k in KS), *(f"precision_at_{k}" for k in KS), "map_at_r", f"ndcg_at_{DEPTH}")
 FILTERED = tuple(f"filtered_{name}" for name in LABEL_FIGURES)  # the query's group taken out of the collection
 FIGURES = (*LABEL_FIGURES, *FILTERED, "group_recall_at_1", "group_map_at_r", f"graded_ndcg_at_{DEPTH}")  # in the order of a report
-BLOCK_BYTES = 1 << 26  # of similarities; keys, gains and copies beside them come to a few times as much
-CHUNK = 32  # columns whose maximum is looked at first
-SPARE = 7  # candidates of `nearest` beyond those asked for: so many duplicates of a row cost nothing
-GRID = 2.0**24  # of the unit rows
-ONE = 1 << 29  # similarity 1 in a key; its step of 2e-9 is finer than what the rows' own rounding leaves
-LAST = np.iinfo(np.int64).max  # key behind every item's
-
-
-# --- similarities and their order ---------------------------------------------------------------------------------------------------------
-def nearest(embeddings: np.ndarray, k: int) -> np.ndarray:
-    """The k items most alike to each item, by cosine similarity; exact.
-
-    A float32 product proposes k + 8 candidates a row, and their similarities are computed again exactly. The row is settled when its k-th
-    is ahead of everything that was not proposed by more than float32 can err, `(dims + 2) 2^-24`. What is left, rows among many near
-    duplicates, is ranked exactly as a whole, which is several times slower.
-
-    Args:
-        embeddings: of any length; a zero vector is at 0 from everything `[shape=(items, dims)]`.
-        k: neighbours `0 < int < items`.
-
-    Returns:
-        Row numbers, nearest first, never the query's own; ties in the order of the rows. int32 `[shape=(items, k)]`.
-
-    Raises:
-        ValueError: k out of range, or embeddings that are not finite.
-
-    >>> nearest(np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 0.5]]), k=1).ravel()
-    array([2, 2, 0], dtype=int32)
-    """
-    unit = _unit(embeddings)
-    items, dims = unit.shape
-    if not 0 < k < items:
-        raise ValueError(f"k must be in 1..{items - 1}, less than the items, got {k!r}")
-    neighbours = np.empty((items, k), np.int32)
-    settled = np.zeros(items, bool)
-    candidates = k + 1 + SPARE
-    if items >= candidates * CHUNK:
-        padded = _on_cpu(np.pad(unit, ((0, -items % CHUNK), (0, 0))))
-        margin = (dims + 2) * 2.0**-24 + 2 / ONE
-        for rows in _blocks(items, 4 * items + 12 * candidates * dims):  # float32 similarities; candidates, gathered and widened
-            keys, unproposed = _candidates(padded, items, rows, candidates)
-            neighbours[rows] = _items(keys[:, :k])
-            settled[rows] = _similarities(keys[:, k - 1]) > unproposed + margin
-    unsettled = np.flatnonzero(~settled)
-    if len(unsettled):
-        wide = _on_cpu(unit.astype(np.float64))
-        for places in _blocks(len(unsettled), 8 * items):
-            keys = np.partition(_keys(wide, unsettled[places]), k - 1, axis=1)[:, :k]
-            neighbours[unsettled[places]] = _items(np.sort(keys, axis=1))
-    return neighbours
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    """Rows of length 1, zero vectors of 0, in multiples of 2^-24, which float32 holds exactly `[shape=(items, dims)]`."""
-    embeddings = np.asarray(embeddings)
-    if embeddings.ndim != 2 or 0 in embeddings.shape:
-        raise ValueError(f"embeddings must be of shape (items, dims), got {embeddings.shape}")
-    unit = np.empty(embeddings.shape, np.float32)
-    for rows in _blocks(len(embeddings), 8 * embeddings.shape[1]):
-        block = embeddings[rows].astype(np.float64)
-        largest = np.abs(block).max(axis=1)  # nan and infinity show in it; divided by it, no square overflows or vanishes
-        if not np.isfinite(largest).all():
-            row = rows.start + np.flatnonzero(~np.isfinite(largest))[0]
-            raise ValueError(f"embeddings must be finite, got {embeddings[row]} in row {row}")
-        block /= np.where(largest > 0, largest, 1)[:, None]
-        length = np.sqrt((block**2).sum(axis=1))
-        block /= np.where(length > 0, length, 1)[:, None]
-        unit[rows] = np.rint(block * GRID) / GRID
-    return unit
-
-
-def _candidates(padded: tf.Tensor, items: int, rows: slice, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact sorted keys of what float32 ranks first `[shape=(rows, count)]`, and the float32 similarity that nothing else exceeds."""
-    with tf.device("CPU"):
-        queries = padded[rows]
-        values, columns = _top(tf.matmul(queries, padded, transpose_b=True), count)
-        found = tf.cast(tf.gather(padded, columns), tf.float64)  # (rows, count, dims)
-        keys = _key(tf.linalg.matvec(found, tf.cast(queries, tf.float64))).numpy()
-    columns = columns.numpy()
-    keys |= columns.astype(np.int64) << 2
-    keys[(columns == np.arange(rows.start, rows.stop)[:, None]) | (columns >= items)] = LAST
-    keys.sort(axis=1)
-    return keys, values[:, -1].numpy().astype(np.float64)
-
-
-def _top(values: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """`tf.math.top_k` for long rows: what is among the greatest `count` lies in one of the `count` chunks with the greatest maxima.
-
-    Args:
-        values: columns a multiple of CHUNK, at least `count` chunks `[shape=(rows, columns)]`.
-        count: `int > 0`.
-
-    Returns:
-        Values, greatest first, and their columns `[shape=(rows, count)]`; among equal values at the end it is open which are in.
-    """
-    chunks = tf.reshape(values, (values.shape[0], -1, CHUNK))
-    best = tf.math.top_k(tf.reduce_max(chunks, -1), count, sorted=False).indices
-    found = tf.reshape(tf.gather(chunks, best, batch_dims=1), (-1, count * CHUNK))
-    values, places = tf.math.top_k(found, count)
-    return values, tf.gather(best, places // CHUNK, batch_dims=1) * CHUNK + places % CHUNK
-
-
-def _keys(wide: tf.Tensor, rows: np.ndarray) -> np.ndarray:
-    """One int64 for every item: ascending, they are the ranking of a query; the query's own is LAST.
-
-    The upper 32 bits are the similarity, greatest first, then 30 of the row number; the lowest two are free, for what is true of the item.
-
-    Args:
-        wide: `_unit` as float64 `[shape=(items, dims)]`.
-        rows: queries `[shape=(queries,)]`.
-
-    Returns:
-        `[shape=(queries, items)]`.
-    """
-    with tf.device("CPU"):
-        keys = _key(tf.matmul(tf.gather(wide, rows), wide, transpose_b=True))
-        keys = (keys + 4 * tf.range(wide.shape[0], dtype=tf.int64)).numpy()
-    keys[np.arange(len(rows)), rows] = LAST
-    return keys
-
-
-def _key(similarities: tf.Tensor) -> tf.Tensor:
-    """Exact similarities as the upper half of keys."""
-    return tf.cast(2 * ONE - tf.round(similarities * ONE), tf.int64) * (1 << 32)
-
-
-def _similarities(keys: np.ndarray) -> np.ndarray:
-    """Cosine similarities in keys; -2 in LAST."""
-    return 2 - (keys >> 32) / ONE
-
-
-def _items(keys: np.ndarray) -> np.ndarray:
-    """Row numbers in keys."""
-    return (keys & 0xFFFFFFFF) >> 2
-
-
-def _on_cpu(array: np.ndarray) -> tf.Tensor:
-    with tf.device("CPU"):
-        return tf.constant(array)
-
-
-def _blocks(rows: int, bytes_a_row: int) -> Iterator[slice]:
-    """Slices of at most BLOCK_BYTES, or of one row."""
-    step = max(1, BLOCK_BYTES // bytes_a_row)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 # --- figures of each query, from labels and neighbours ------------------------------------------------------------------------------------
@@ -415,10 +265,10 @@ def figures(embeddings: np.ndarray, labels: np.ndarray | None, groups: np.ndarra
     larger collection, and with fewer than some twenty groups it is too narrow. All figures share the draws.
 
     Every query's ranking is sorted as far as its R, on all cores: time grows with the square of the items, and memory is a few times
-    BLOCK_BYTES plus four times the embeddings in float32.
+    `search.BLOCK_BYTES` plus four times the embeddings in float32.
 
     Args:
-        embeddings: as `nearest` `[shape=(items >= 2, dims)]`.
+        embeddings: as `search.nearest` `[shape=(items >= 2, dims)]`.
         labels: 0/1 `[shape=(items, labels)]`; none: no item has a label.
         groups: artist, instrument or track `int >= 0`, -1: of none `[shape=(items,)]`; none: no groups.
         resamples: bootstrap draws `int >= 0`; 0: the intervals are None.
@@ -435,7 +285,7 @@ def figures(embeddings: np.ndarray, labels: np.ndarray | None, groups: np.ndarra
     Raises:
         ValueError: embeddings that are not finite, shapes that differ, labels other than 0 and 1, groups that are no integers.
     """
-    unit = _unit(embeddings)
+    unit = search.unit_rows(embeddings)
     items = len(unit)
     labels = np.zeros((items, 0), bool) if labels is None else _checked_labels(labels, items)
     groups = np.full(items, -1) if groups is None else np.asarray(groups)
@@ -502,14 +352,14 @@ def _checked_labels(labels: np.ndarray, items: int) -> np.ndarray:
 def _pass(unit: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> Pass:
     """Similarities and overlaps of a block of queries at a time; the sorting of its rows on all cores."""
     items = len(unit)
-    wide = _on_cpu(unit.astype(np.float64))
-    padding = max(-items % CHUNK, DEPTH * CHUNK - items)  # `_top` wants whole chunks, and enough of them
-    padded = _on_cpu(np.pad(labels, ((0, padding), (0, 0))).astype(np.float32))
+    wide = search.on_cpu(unit.astype(np.float64))
+    padding = max(-items % search.CHUNK, DEPTH * search.CHUNK - items)  # `search.top` wants whole chunks, and enough of them
+    padded = search.on_cpu(np.pad(labels, ((0, padding), (0, 0))).astype(np.float32))
     parts = []
     with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
-        for block in _blocks(items, 8 * items):
+        for block in search.blocks(items, 8 * items):
             rows = np.arange(block.start, block.stop)
-            keys = _keys(wide, rows)
+            keys = search.keys_of(wide, rows)
             gains, ideal, filtered_ideal = _overlaps(padded, rows, np.pad(clusters, (0, padding)))
             shares = [slice(*pair) for pair in _even(len(rows))]
             ranked = pool.map(lambda share: _rank(keys[share], gains[share, :items], rows[share], clusters), shares)  # noqa: B023
@@ -527,7 +377,7 @@ def _overlaps(padded: tf.Tensor, rows: np.ndarray, clusters: np.ndarray) -> tupl
         own = tf.range(padded.shape[0], dtype=tf.int64) == rows[:, None]
         gains = tf.where(own, 0.0, both / tf.maximum(either, 1.0))
         filtered = tf.where(tf.constant(clusters) == clusters[rows, None], 0.0, gains)
-        return gains.numpy(), *(_top(values, DEPTH)[0].numpy().astype(np.float64) for values in (gains, filtered))
+        return gains.numpy(), *(search.top(values, DEPTH)[0].numpy().astype(np.float64) for values in (gains, filtered))
 
 
 def _rank(keys: np.ndarray, gains: np.ndarray, rows: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -547,10 +397,10 @@ def _rank(keys: np.ndarray, gains: np.ndarray, rows: np.ndarray, clusters: np.nd
             row.partition(needed)
             row = row[:needed]
         row.sort()
-        row = row[row < LAST]
+        row = row[row < search.LAST]
         filtered = row[row & 2 == 0]
         for near, ranking in zip(neighbours[:, number], (row, filtered), strict=True):
-            near[: len(ranking)] = _items(ranking[:DEPTH])
+            near[: len(ranking)] = search.items_of(ranking[:DEPTH])
         ranked = (row & 1, positives), (filtered & 1, filtered_positives), (row & 2, group_positives)
         precisions[:, number] = [_average_precision(relevant, counts[number]) for relevant, counts in ranked]
     gain_sums = (values.sum(axis=1, dtype=np.float64) for values in (gains, filtered_gains))

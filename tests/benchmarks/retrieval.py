@@ -20,7 +20,7 @@ import numpy as np
 import pydantic
 
 from tests.benchmarks import common
-from tfmusic import retrieval
+from tfmusic import retrieval, search
 from tfmusic.config import InputError
 
 try:
@@ -61,7 +61,7 @@ def _rows(items: int, sizes: Sizes) -> list[common.Row]:
     embeddings.setflags(write=False)
     looped, tags = min(sizes.queries, items), [set(np.flatnonzero(row)) for row in labels]
     sides = {
-        "ours": lambda: _recalls(labels, retrieval.nearest(embeddings, K)),
+        "ours": lambda: _recalls(labels, search.nearest(embeddings, K)),
         "numpy": lambda: _recalls(labels, _numpy(embeddings)),
         "faiss": lambda: _recalls(labels, _faiss(embeddings)),
         "loop": lambda: _loop(embeddings, tags, looped),
@@ -70,10 +70,10 @@ def _rows(items: int, sizes: Sizes) -> list[common.Row]:
         del sides["faiss"]
     found: dict[str, list[float]] = {}
     runs = {side: _timed(side, function, found) for side, function in sides.items()}
-    retrieval.nearest(embeddings[: min(items, 2000)], K)  # starts threads
+    search.nearest(embeddings[: min(items, 2000)], K)  # starts threads
     seconds = {side: figures["wall_s"] for side, figures in common.alternate(runs, sizes.rounds).items()}
     seconds["loop"] = [once * items / looped for once in seconds["loop"]]
-    _agree(found, [float(figure[:looped].mean()) for figure in _per_query(labels, retrieval.nearest(embeddings, K))])
+    _agree(found, [float(figure[:looped].mean()) for figure in _per_query(labels, search.nearest(embeddings, K))])
 
     names = {"faiss": "faiss IndexFlatIP", "numpy": "numpy, argpartition", "loop": f"the reports' loop, from {looped} queries"}
     what = f"Recall@1/2/4/8, {items:,} x {sizes.dims}"
