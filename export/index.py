@@ -110,12 +110,12 @@ def searcher(index: Path, info: Info, items: Items) -> Search:
         except voyager.RecallError:  # it met fewer
             return exact(vector, number)
 
-    if len(items.paths) < APPROXIMATE_ITEMS:
+    if len(items.paths) < APPROXIMATE_ITEMS or not info.graph:  # a build at work names none
         return exact
     import voyager
 
     try:
-        graph = voyager.Index.load(io.BytesIO(_read(index, info.graph or "graph")))  # a build at work names none
+        graph = voyager.Index.load(io.BytesIO(_read(index, info.graph)))
         return approximate
     except (ValueError, RuntimeError) as error:  # ours, or voyager's of another version's file
         print(f"note: searching exactly: {error}", file=sys.stderr)

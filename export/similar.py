@@ -66,7 +66,7 @@ def build(bundle: Path, directory: Path, out: Path | None = None) -> dict[str, i
         InputError: no audio, an index of another model or folder, another build at work.
         KeyboardInterrupt: Ctrl-C; the finished segments are kept.
     """
-    loaded = [load(bundle, threads=1) for _ in range(os.cpu_count() or 1)]  # the interpreter lets other threads run
+    loaded = [load(bundle, threads=1) for _ in range(cli.cores())]  # the interpreter lets other threads run
     out = out or directory / DEFAULT_OUT
     found, unseen = scan(directory)
     if not found:

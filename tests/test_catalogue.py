@@ -1,6 +1,7 @@
 """The table of training tracks: every chunk has its place, and a track is put together again from its chunks to the last sample."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +57,23 @@ def test_a_shard_that_is_cut_off_is_one_line(records, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-7])
     with pytest.raises(InputError, match="is cut off"):
         catalogue.read(copy, manifest)
+
+
+def test_a_flipped_bit_in_a_chunk_is_found(table, records, tmp_path):
+    """In a chunk that is not its track's first, which nothing else reads."""
+    from tensorflow.errors import DataLossError
+
+    copy = shutil.copytree(records, tmp_path / "copy")
+    manifest, longest = schema.read_manifest(copy), int(np.diff(table.first).argmax())
+    moved = catalogue.read(copy, manifest)
+    path = Path(moved.files[moved.file[longest]])
+    content = bytearray(path.read_bytes())
+    content[moved.offsets[moved.first[longest] + 1] + 500] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataLossError):
+        catalogue.waveform(moved, manifest, longest)
+    with pytest.raises(DataLossError):
+        list(catalogue.tracks(moved, manifest))
 
 
 def test_chosen_windows_come_in_the_order_asked_for_and_from_all_over_the_track(table, records):

@@ -68,6 +68,9 @@ def test_settings_that_are_none_are_the_losses_own():
     def settings(loss, truth=None, **changes):
         return tasks._loss_layer(experiment(1, similarity={"loss": loss, **changes}), truth, 4).settings
 
+    layers = [tasks._loss_layer(experiment(1, similarity={"loss": "proxy_nca"}, fit={"seed": seed}), None, 4) for seed in (0, 0, 1)]
+    first, same, other = (np.array(layer(np.eye(4), np.eye(4)) is None or layer.proxies) for layer in layers)
+    assert np.array_equal(first, same) and not np.array_equal(first, other)  # the proxies' start is of --fit.seed
     assert settings("proxy_nca") == {"scale": 9.0} and settings("proxy_anchor") == {"margin": 0.1, "scale": 32.0}
     assert settings("triplet")["margin"] == 0.2 and settings("triplet", soft_margin=True)["margin"] is None
     weights = settings("supervised_contrastive", np.array([[1, 0], [1, 1]]), overlap="idf")["weights"]
@@ -122,12 +125,37 @@ def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, tr
         training.fit(experiment(1, **settings), other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
+    through = shutil.copytree(trained, tmp_path / "through")  # begun with one that has, on records that are fine
+    info = json.loads((through / run.EXPERIMENT).read_text())
+    info |= {"records": str(other), "records_sha1": schema.read_manifest(other).sha1, "experiment": {**info["experiment"], "init": str(trained)}}
+    (through / run.EXPERIMENT).write_text(json.dumps(info))
+    settings = {"init": through} if how == "init" else {"sampling": {"batches": "errors", "tagger": through}}
+    with pytest.raises(InputError, match=f"{trained} must not know what is scored here"):
+        training.fit(experiment(1, **settings), other, tmp_path / "run")
+
+    (through / run.EXPERIMENT).write_text(json.dumps({**info, "records_sha1": "another", "experiment": {**info["experiment"], "init": None}}))
+    with pytest.raises(InputError, match="must be trained anew: its records .* were built again since"):
+        training.fit(experiment(1, **settings), records, tmp_path / "run")
+
     moved = shutil.copytree(trained, tmp_path / "moved")
     info = json.loads((moved / run.EXPERIMENT).read_text())
     (moved / run.EXPERIMENT).write_text(json.dumps({**info, "records": str(tmp_path / "gone"), "records_sha1": "0"}))
     settings = {"init": moved} if how == "init" else {"sampling": {"batches": "errors", "tagger": moved}}
     training.fit(experiment(1, **settings), records, tmp_path / "run")
     assert "cannot be compared with the tracks that are scored here" in capsys.readouterr().out
+
+
+def test_positives_that_no_two_clips_share_are_refused(collection, tmp_path):
+    """Without a group column every clip is its own group: the loss would be 0 for ever."""
+    from records.build import build
+    from records.datasets.clip import Source
+
+    with open(collection / "clips.csv", newline="") as file:
+        rows = [{name: value for name, value in row.items() if name != "group"} for row in csv.DictReader(file)]
+    build(Source(dataset="csv", csv=write_csv(tmp_path / "clips.csv", rows), audio=collection), tmp_path / "records", LAYOUT)
+    with pytest.raises(InputError, match="--sampling.positives group must be shared by two training tracks"):
+        settings = {"sampling": {"batches": "shuffled", "positives": "group"}}
+        training.fit(experiment(1, **settings), tmp_path / "records", tmp_path / "run")
 
 
 def test_without_groups_their_figures_are_none_and_no_monitor(collection, tmp_path):
@@ -184,6 +212,11 @@ def test_what_cannot_begin_is_one_line(records, trained, tmp_path, changes, comp
         ({"similarity": {"loss": "proxy_anchor", "mining": "hard"}}, "similarity.mining does nothing for proxy_anchor on balanced"),
         ({"similarity": {"loss": "nt_xent", "overlap": "idf"}}, "similarity.overlap does nothing for nt_xent"),
         ({"similarity": {"overlap": "idf"}, "sampling": {"clips_per_label": 3, "positives": "group"}}, "overlap does nothing for triplet"),
+        ({"similarity": {"overlap": "idf"}}, "overlap idf needs positive_from above 0"),
+        ({"loss": {"name": "focal"}}, "loss.name does nothing for similarity without tag_weight"),
+        ({"data": {"shuffle_buffer": 7}}, "data.shuffle_buffer does nothing for similarity"),
+        ({"task": "tagging", "net": {}, "similarity": {"tag_weight": 1}, "sampling": {}}, "similarity.tag_weight does nothing for tagging"),
+        ({"task": "tagging", "net": {}}, "sampling.clips_per_label does nothing for tagging"),
         ({"similarity": {"soft_margin": True, "margin": 0.1}}, "soft_margin stands in place of margin"),
         ({"freeze": "conv1"}, "freeze is for layers that --init brings"),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,40 +114,61 @@ def waveform(catalogue: Catalogue, manifest: schema.Manifest, row: int) -> np.nd
     Returns:
         int16 `[shape=(samples,)]`.
     """
-    path = catalogue.files[catalogue.file[row]]
-    whole = None
-    for offset in catalogue.offsets[catalogue.first[row] : catalogue.first[row + 1]]:
-        record = _record(path, int(offset))
-        example = schema.parse(tf.constant(record), len(manifest.labels), len(manifest.targets), ("payload",))
-        chunk = schema.unpack(example["payload"].numpy(), manifest.layout)
-        if whole is None:
-            whole = np.zeros(int(example["samples"]), np.int16)
-        start = int(example["start"])
-        whole[start : start + len(chunk)] = chunk
-    return whole
+    return next(_waveforms(catalogue, manifest, [row]))
 
 
 def tracks(catalogue: Catalogue, manifest: schema.Manifest) -> Iterator[Track]:
     """All of them whole, in order."""
-    for row, track_id in enumerate(catalogue.ids):
-        yield Track(track_id, catalogue.groups[row], waveform(catalogue, manifest, row), catalogue.labels[row], catalogue.targets[row])
+    for row, whole in enumerate(_waveforms(catalogue, manifest, range(len(catalogue)))):
+        yield Track(catalogue.ids[row], catalogue.groups[row], whole, catalogue.labels[row], catalogue.targets[row])
+
+
+def _waveforms(catalogue: Catalogue, manifest: schema.Manifest, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    chunks = [range(catalogue.first[row], catalogue.first[row + 1]) for row in rows]
+    places = [(catalogue.files[catalogue.file[row]], catalogue.offsets[chunk]) for row, of_row in zip(rows, chunks, strict=True) for chunk in of_row]
+    examples = _examples(places, manifest)
+    for of_row in chunks:
+        whole = None
+        for _ in of_row:
+            example = next(examples)
+            whole = np.zeros(example["samples"], np.int16) if whole is None else whole
+            chunk = schema.unpack(example["payload"], manifest.layout)
+            whole[example["start"] : example["start"] + len(chunk)] = chunk
+        yield whole
+
+
+def _examples(places: list[tuple[str, int]], manifest: schema.Manifest) -> Iterator[dict[str, np.ndarray]]:
+    """Parsed records at these files and offsets; their checksums are looked at."""
+    if not places:
+        return
+    files, offsets = zip(*places, strict=True)
+
+    def read(file, offset):
+        record = schema.records_at(file, offset).take(1).get_single_element()
+        return schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "group", "payload"))
+
+    records = tf.data.Dataset.from_tensor_slices((list(files), np.array(offsets, np.int64)))
+    yield from records.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(8).as_numpy_iterator()
 
 
 def whole_tracks(directory: Path | RemotePath, manifest: schema.Manifest, split: str, rows: Collection[int]) -> dict[int, Track]:
     """A few tracks of the validation or test split, by their place in `data.tracks`; nothing else is read."""
-    found, first = {}, 0
+    places, first = {}, 0
     for shard in manifest.shards:
         if shard.split == split:
             starts = list(_record_starts(directory / shard.file))
-            for row in rows:
-                if first <= row < first + len(starts):
-                    record = tf.constant(_record(str(directory / shard.file), starts[row - first]))
-                    example = schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "group", "payload"))
-                    payload = schema.unpack(example["payload"].numpy(), manifest.layout)
-                    name, group = (example[field].numpy().decode() for field in ("id", "group"))
-                    found[row] = Track(name, group, payload, example["labels"].numpy(), example["targets"].numpy())
+            places |= {row: (str(directory / shard.file), starts[row - first]) for row in rows if first <= row < first + len(starts)}
             first += len(starts)
-    return found
+    return {
+        row: Track(
+            example["id"].decode(),
+            example["group"].decode(),
+            schema.unpack(example["payload"], manifest.layout),
+            example["labels"],
+            example["targets"],
+        )
+        for row, example in zip(places, _examples(list(places.values()), manifest), strict=True)
+    }
 
 
 def numbers(groups: list[str]) -> np.ndarray:
@@ -167,10 +188,3 @@ def _record_starts(path: Path | RemotePath) -> Iterator[int]:
             if len(header) < HEADER.size or offset + HEADER.unpack(header)[0] + schema.RECORD_FRAME_BYTES > size:
                 raise InputError(f"{path} is cut off; what else is damaged says: python -m records check {path.parent}")
             offset += HEADER.unpack(header)[0] + schema.RECORD_FRAME_BYTES
-
-
-def _record(path: str, offset: int) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        file.seek(offset)
-        length, _ = HEADER.unpack(file.read(HEADER.size))
-        return file.read(length)

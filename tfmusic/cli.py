@@ -121,6 +121,11 @@ def hush() -> Iterator[None]:
                     os.write(2, line)
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def load_tensorflow() -> None:
     """Imports TensorFlow and finds its devices, without the chatter."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -200,7 +200,7 @@ class Augment(Settings):
 class Data(Settings):
     """The training stream."""
 
-    crops_per_clip: int = Field(1, gt=0, description="Random windows taken from every clip in one epoch.")
+    crops_per_clip: int = Field(1, gt=0, description="Windows of one epoch for each training clip.")
     shuffle_buffer: int = Field(1024, gt=0, description="Windows shuffled together, beside the shuffled order of what is read.")
 
 
@@ -327,8 +327,11 @@ class Experiment(Settings):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        if self.task == "tagging" and self.net.embedding:
-            raise ValueError(f"net.embedding is for the task similarity and must be 0 for tagging, got {self.net.embedding}")
+        if self.task == "tagging":
+            if self.net.embedding:
+                raise ValueError(f"net.embedding is for the task similarity and must be 0 for tagging, got {self.net.embedding}")
+            _check_read("sampling", self.sampling, "tagging", set())
+            _check_read("similarity", self.similarity, "tagging", set())
         if self.task == "similarity":
             self._check_similarity()
         if self.init is None:
@@ -354,6 +357,11 @@ class Experiment(Settings):
             raise ValueError(f"similarity.soft_margin stands in place of margin, which must be left out beside it, got {self.similarity.margin:g}")
         if batches == "crops" and loss.startswith("proxy"):
             raise ValueError(f"sampling.batches crops have no labels that a loss {loss} could keep proxies of; take shuffled or balanced")
+        if self.similarity.overlap == "idf" and loss == "triplet" and not self.similarity.positive_from:
+            raise ValueError("similarity.overlap idf needs positive_from above 0 for triplets, which otherwise ask for any shared tag, got 0")
+        if not self.similarity.tag_weight:
+            _check_read("loss", self.loss, "similarity without tag_weight", set())
+        _check_read("data", self.data, "similarity", {"crops_per_clip"})
         multiple = {"crops": 2, "balanced": self.sampling.clips_per_label}.get(batches, 3 if self.triplets_given else 1)
         if batch_size % multiple or batch_size < 2 * multiple:
             raise ValueError(

@@ -358,8 +358,9 @@ class _EmbeddingLoss(keras.losses.Loss):
     def __call__(self, y_true, y_pred, sample_weight=None):
         if sample_weight is not None:
             raise ValueError(f"sample_weight must be None: {self.name} is one figure of the batch; leave examples out instead")
-        if np.ndim(y_true) != 2 or y_true.shape[1] == 1:  # a column of class numbers would pass as one label
-            raise ValueError(f"y_true must be multi-hot of shape (batch, labels > 1), class numbers as one-hot, got shape {np.shape(y_true)}")
+        y_true = ops.convert_to_tensor(y_true)
+        if len(y_true.shape) != 2 or y_true.shape[1] == 1:  # a column of class numbers would pass as one label
+            raise ValueError(f"y_true must be multi-hot of shape (batch, labels > 1), class numbers as one-hot, got shape {tuple(y_true.shape)}")
         return super().__call__(y_true, y_pred)
 
     def call(self, y_true, y_pred):

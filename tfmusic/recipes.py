@@ -60,7 +60,7 @@ def similarity() -> Experiment:
     """Music similarity for any records: the 2D CNN with an embedding of 128 dims, semi-hard triplets in batches of 12 tags x 4 clips.
 
     Default of `--task similarity`. Embedded demo collection: two minutes on 2 CPU cores; its figures mean nothing outside. NSynth test set and
-    others: README's log. Two clips are the more alike the more tags they share; `--sampling.positives group` takes the group instead.
+    others: README's log. Two clips are alike when they share a tag; `--sampling.positives group` takes the group instead.
     """
     return Experiment(
         recipe="similarity",
@@ -160,7 +160,7 @@ def mtat_similarity_musicnn() -> Experiment:
 def mtat_similarity_semi_hard() -> Experiment:
     """Semi-hard triplets mined inside batches of 12 tags x 4 clips: MagnaTagATune, 50 tags; the reports' future work, without a figure.
 
-    `--similarity.mining all|hard|weighted` are the other rules, `--sampling.positives group` takes the artist instead of the tags. 2 CPU
+    `--similarity.mining all|hard|weighted` are the other rules, `--sampling.positives group` takes the song instead of the tags. 2 CPU
     cores: minutes an epoch.
     """
     return _mtat_similarity("mtat_similarity_semi_hard", sampling=Sampling())

@@ -74,8 +74,8 @@ def write(run_directory: Path | str) -> str:
     found += [[NAMES[name], _with_interval(test[name], test[f"{name}_interval"]), _with_interval(test[f"{name}_random"], None)] for name in retrieved]
     body += ["<h2>Retrieval</h2>", _table(found)]
     body.append(
-        f"<p>{test['unlabelled']} tracks without a tag are no queries. Other groups only: the tracks of the query's own group (artist, album or "
-        "instrument) are taken out of the collection, as they share its tags and its recording.</p>"
+        f"<p>{test['unlabelled']} tracks without a tag are no queries. Other groups only: the tracks of the query's own group (what the records' "
+        "reader groups by: artist, song or instrument) are taken out of the collection, as they share its tags and its recording.</p>"
     )
     body += [_section(exhibit, manifest.layout.sample_rate_hz) for exhibit in shown]
     body.append(f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>")
@@ -127,8 +127,8 @@ def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded, rate
                 tf.summary.audio(f"{exhibit.title}/{number}", waveform, rate_hz, description=sound.caption)
     rows = [["id", "group", "tag", "tags"]]
     for row, (name, group) in enumerate(zip(embedded.ids, embedded.groups, strict=True)):
-        tags = embedded.tags(row)
-        rows.append([name, group, tags.split(", ")[0], tags])
+        first = np.flatnonzero(embedded.y_true[row])[:1]
+        rows.append([name, group, embedded.labels[first[0]] if len(first) else "", embedded.tags(row)])
     np.savetxt(directory / "embedding.tsv", embedded.embedding, fmt="%.5g", delimiter="\t")
     files.write_text(directory / "metadata.tsv", "".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) + "\n" for row in rows))
     projector = 'embeddings { tensor_name: "test tracks" tensor_path: "embedding.tsv" metadata_path: "metadata.tsv" }\n'

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import search
+from tfmusic import cli, search
 
 KS = (1, 2, 4, 8)
 DEPTH = KS[-1]  # ranks that nDCG looks at
@@ -356,7 +355,7 @@ def _pass(unit: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> Pass:
     padding = max(-items % search.CHUNK, DEPTH * search.CHUNK - items)  # `search.top` wants whole chunks, and enough of them
     padded = search.on_cpu(np.pad(labels, ((0, padding), (0, 0))).astype(np.float32))
     parts = []
-    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cli.cores()) as pool:
         for block in search.blocks(items, 8 * items):
             rows = np.arange(block.start, block.stop)
             keys = search.keys_of(wide, rows)
@@ -410,12 +409,8 @@ def _rank(keys: np.ndarray, gains: np.ndarray, rows: np.ndarray, clusters: np.nd
 
 def _even(rows: int) -> Iterator[tuple[int, int]]:
     """A share of the rows for every core, (start, stop)."""
-    edges = np.linspace(0, rows, min(rows, _cores()) + 1).astype(int).tolist()
+    edges = np.linspace(0, rows, min(rows, cli.cores()) + 1).astype(int).tolist()
     return zip(edges[:-1], edges[1:], strict=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _means(values: np.ndarray) -> list[float | None]:

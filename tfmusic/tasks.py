@@ -59,7 +59,7 @@ def _loss_layer(experiment: Experiment, truth: np.ndarray | None, columns: int) 
     if experiment.triplets_given:
         given["mining"] = "given"
     if settings.loss.startswith("proxy"):
-        given["labels"] = columns
+        given |= {"labels": columns, "seed": experiment.fit.seed}
     return LOSS_LAYERS[settings.loss](**given)
 
 

@@ -89,11 +89,12 @@ def resume(out: Path | str) -> Path:
     _check(manifest, info.experiment)
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
-    figures = {}
-    for name, split in (("validation", "valid"), ("test", "test")):
-        scored = evaluate.score_tracks(score, data.tracks(info.records, manifest, split), info.experiment.frontend, info.experiment.evaluation)
-        figures[name] = evaluate.figures(scored, manifest, info)
-    _save(out / run.EMBEDDINGS, ids=scored.ids, groups=scored.groups, y_true=scored.y_true, embedding=scored.outputs["embedding"])
+    valid, test = (
+        evaluate.score_tracks(score, data.tracks(info.records, manifest, split), info.experiment.frontend, info.experiment.evaluation)
+        for split in ("valid", "test")
+    )
+    _save(out / run.EMBEDDINGS, ids=test.ids, groups=test.groups, y_true=test.y_true, embedding=test.outputs["embedding"])
+    figures = {name: evaluate.figures(scored, manifest, info) for name, scored in (("validation", valid), ("test", test))}
     files.write_json(out / run.METRICS, figures)
     return out
 
@@ -117,7 +118,7 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
     if info.vocabulary_sha1 != manifest.vocabulary_sha1:
         raise InputError(f"{tagger} must have the vocabulary of {records}, sha1 {manifest.vocabulary_sha1}, got {info.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
-    _check_apart(tagger, info, records, manifest)
+    _check_apart(tagger, records, manifest)
     model = evaluate.load_best(tagger)
     if "tags" not in model.output:
         raise InputError(f"{tagger} must be the run of a tagger, got one without tags")
@@ -140,20 +141,26 @@ def _kept_scores(path: Path, key: str) -> np.ndarray | None:
     return None
 
 
-def _check_apart(source: Path, info: run.RunInfo, records: Path, manifest: schema.Manifest) -> None:
-    """Refuses a run to begin with, or to learn from, whose training audio is among the tracks that the new run is scored on.
+def _check_apart(source: Path, records: Path, manifest: schema.Manifest) -> None:
+    """Refuses a run to begin with, or to learn from, that has heard the tracks which the new run is scored on, itself or through another run.
 
     Raises:
-        InputError: some of it is.
+        InputError: it has, or its records were built anew since, so that nobody can tell.
     """
+    info = run.read(source)
+    for earlier in (info.experiment.init, info.experiment.sampling.tagger):
+        if earlier is not None:
+            _check_apart(earlier, records, manifest)
     if info.records_sha1 == manifest.sha1:
         return
     try:
-        heard = catalogue.sources(info.records, evaluate.records_of(source, info), ("train",))
+        known = schema.read_manifest(info.records)
     except InputError as error:
         print(f"note: what {source} was trained on cannot be compared with the tracks that are scored here: {error}")
         return
-    common = heard & catalogue.sources(records, manifest, ("valid", "test"))
+    if known.sha1 != info.records_sha1:
+        raise InputError(f"{source} must be trained anew: its records {info.records} were built again since, and it may know what is scored here")
+    common = catalogue.sources(info.records, known, ("train",)) & catalogue.sources(records, manifest, ("valid", "test"))
     if common:
         raise InputError(
             f"{source} must not know what is scored here, but was trained on {len(common)} of the validation and test tracks of {records}"
@@ -309,17 +316,24 @@ def _choose(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
     first = rows(0)
     if experiment.triplets_given:
         print("triplets: " + ", ".join(f"{name} {value:.3f}" for name, value in sampling.describe(pool, first).items()))
-    return Chosen(tracks, sampling.truth(pool, settings), rows)
+    truth = sampling.truth(pool, settings)
+    if truth is not None and not _has_pair(truth):
+        raise InputError(f"--sampling.positives {settings.positives} must be shared by two training tracks or more, got none that are")
+    return Chosen(tracks, truth, rows)
+
+
+def _has_pair(truth: np.ndarray) -> bool:
+    return bool((truth.sum(axis=0) > 1).any() if truth.ndim == 2 else (np.bincount(truth[truth >= 0]) > 1).any())
 
 
 def _load_weights(net: keras.Model, experiment: Experiment, records: Path, manifest: schema.Manifest) -> None:
-    """Takes over the weights of another run's net, all but the embedding's projection, and the logits' only when they are of the same tags.
+    """Takes over the weights of another run's net; a projection of as many dims, and the logits when they are of the same tags.
 
     Raises:
         InputError: a run with another front end or net, or one that was trained on what is scored here.
     """
     info = run.read(experiment.init)
-    _check_apart(experiment.init, info, records, manifest)
+    _check_apart(experiment.init, records, manifest)
     for field in ("frontend", "net"):
         ours, theirs = getattr(experiment, field).model_dump(), getattr(info.experiment, field).model_dump()
         differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding")]
@@ -327,10 +341,13 @@ def _load_weights(net: keras.Model, experiment: Experiment, records: Path, manif
             name = differing[0]
             raise InputError(f"--{field}.{name.replace('_', '-')} must be that of --init {experiment.init}, {theirs[name]}, got {ours[name]}")
     _, source, _ = models.parts(evaluate.load_best(experiment.init))
-    left = {"projection"} | ({"logits"} if info.vocabulary_sha1 != manifest.vocabulary_sha1 else set())
+    available = {layer.name: layer.get_weights() for layer in source.layers}
+    if info.vocabulary_sha1 != manifest.vocabulary_sha1:
+        available.pop("logits", None)
     for layer in net.layers:
-        if layer.weights and layer.name not in left and any(layer.name == other.name for other in source.layers):
-            layer.set_weights(source.get_layer(layer.name).get_weights())
+        weights = available.get(layer.name, [])
+        if weights and [weight.shape for weight in weights] == [weight.shape for weight in layer.weights]:
+            layer.set_weights(weights)
 
 
 def _freeze(net: keras.Model, last: str) -> None:
