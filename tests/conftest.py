@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -41,6 +45,20 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+@contextlib.contextmanager
+def new_environment(requirements: str, directory: Path):
+    """The interpreter of a virtual environment of one of requirements/; it holds gigabytes, so it does not outlive its user."""
+    environment = directory / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    command = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--retries", "1", "-r", ROOT / "requirements" / requirements]
+    installed = subprocess.run(command, capture_output=True, text=True)
+    if "(from versions: none)" in installed.stderr:  # of any package: no index, or none of its files for this machine
+        pytest.skip(f"pip finds no package index, or no wheel for this machine: {installed.stderr.strip().splitlines()[-1]}")
+    assert not installed.returncode, installed.stderr
+    yield environment / "bin" / "python"
+    shutil.rmtree(environment)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 """Slow: tests/golden/addons.npz, the numbers that test_embedding_losses.py compares with, made again by tensorflow-addons itself."""
 
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, new_environment
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -19,15 +18,8 @@ def python(tmp_path):
         pytest.skip(
             f"TensorFlow 2.15 and tensorflow-addons have wheels together for Python 3.11 only, this is {sys.version_info[0]}.{sys.version_info[1]}"
         )
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    command = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--retries", "1", "-r", ROOT / "requirements" / "addons.txt"]
-    installed = subprocess.run(command, capture_output=True, text=True)
-    if "(from versions: none)" in installed.stderr:  # of any package: no index, or none of its files for this machine
-        pytest.skip(f"pip finds no package index, or no wheel for this machine: {installed.stderr.strip().splitlines()[-1]}")
-    assert not installed.returncode, installed.stderr
-    yield environment / "bin" / "python"
-    shutil.rmtree(environment)
+    with new_environment("addons.txt", tmp_path) as interpreter:
+        yield interpreter
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import importlib.machinery
 import json
-import shutil
 import subprocess
 import sys
 import types
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import EXPERIMENT, LAYOUT, ROOT
+from tests.conftest import EXPERIMENT, LAYOUT, ROOT, new_environment
 from tfmusic import audio, data, run, schema
 
 PYTHONS = ((3, 11), (3, 12))  # of tensorflow-io 0.37.1's wheels
@@ -146,15 +145,8 @@ def python(tmp_path):
     """The interpreter of a new environment of requirements/tfio.txt: 2.6 GB, so it does not outlive the test."""
     if sys.version_info[:2] not in PYTHONS:
         pytest.skip(f"tensorflow-io has wheels for Python 3.11 and 3.12 only, this is {sys.version_info[0]}.{sys.version_info[1]}")
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    command = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--retries", "1", "-r", ROOT / "requirements" / "tfio.txt"]
-    installed = subprocess.run(command, capture_output=True, text=True)
-    if "(from versions: none)" in installed.stderr:  # of any package: no index, or none of its files for this machine
-        pytest.skip(f"pip finds no package index, or no wheel for this machine: {installed.stderr.strip().splitlines()[-1]}")
-    assert not installed.returncode, installed.stderr
-    yield environment / "bin" / "python"
-    shutil.rmtree(environment)
+    with new_environment("tfio.txt", tmp_path) as interpreter:
+        yield interpreter
 
 
 @pytest.mark.slow
