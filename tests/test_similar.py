@@ -170,13 +170,14 @@ def test_without_its_graph_a_query_searches_exactly_and_says_so_and_a_build_make
     info, items = planted(index, vectors, monkeypatch)
     path = index / info.graph
     whole = path.read_bytes()
-    for harm, note in {"delete": "No such file", "flip": "is damaged", "unmade": "No such file"}.items():
+    for harm, note in {"delete": "No such file", "flip": "is damaged", "unmade": ""}.items():
         capsys.readouterr()
         content = bytearray(whole)
         content[len(content) // 2] ^= 1
         path.unlink() if harm == "delete" else path.write_bytes(content)
         search = store.searcher(index, info.model_copy(update={"graph": ""}) if harm == "unmade" else info, items)
-        assert note in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert note in said and bool(said) == bool(note)  # a build at work names no graph, which is no news
         assert set(search(vectors[5], 7)) == set(np.argsort(-(vectors @ vectors[5]))[:7])
         mended, _ = store.begin(index, info.model_copy(update={"segments": (), "graph": ""}))
         assert mended == info.model_copy(update={"graph": ""})
@@ -261,7 +262,7 @@ def test_a_folder_with_any_bytes_in_its_name_is_asked_and_moved(bundle, music, t
 
 def test_workers_share_the_files_and_each_predictor_serves_one_at_a_time(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(similar, "SEGMENT_FILES", 16)
-    monkeypatch.setattr(similar.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(similar.cli, "cores", lambda: 3)
     music = write(tmp_path / "music", **{f"{number:02d}": f"{number} 1 0" for number in range(40)})
     clashes, busy, calls = [], [], []
 
@@ -291,7 +292,7 @@ def embedding(path):
     vector = np.array(path.read_text().split(), np.float32)
     return vector / np.linalg.norm(vector)
 
-similar.SEGMENT_FILES, similar.os.cpu_count = 3, lambda: 1
+similar.SEGMENT_FILES, similar.cli.cores = 3, lambda: 1
 similar.load = lambda bundle, threads: (similar.Info.model_validate_json(sys.argv[1]), embedding)
 similar.build(*map(pathlib.Path, sys.argv[2:]))
 """
@@ -358,7 +359,7 @@ def test_a_kill_before_or_after_any_rename_leaves_an_index_that_goes_on(after, b
 
 def test_ctrl_c_keeps_the_finished_segments_and_says_so(bundle, music, tmp_path, monkeypatch):
     monkeypatch.setattr(similar, "SEGMENT_FILES", 2)
-    monkeypatch.setattr(similar.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(similar.cli, "cores", lambda: 1)
     calls = []
 
     def interrupted(self, path):
