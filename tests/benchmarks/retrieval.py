@@ -13,6 +13,7 @@ not, so that a neighbour in some ten thousand differs, among items that are equa
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Sizes(common.Sizes):
 def measure(sizes: Sizes, directory: Path) -> list[common.Row]:
     """Rows of every size against every peer."""
     if faiss is None:
-        print("faiss is not installed: pip install faiss-cpu")
+        print("faiss is not installed: pip install faiss-cpu", file=sys.stderr)
     return [row for items in sizes.items for row in _rows(items, sizes)]
 
 
