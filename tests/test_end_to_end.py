@@ -48,6 +48,7 @@ def test_from_a_csv_to_tags(collection, tmp_path):
         assert promised in output
     assert {path.name for path in run.iterdir()} == {
         "experiment.json", "labels.txt", "best.keras", "state.npz", "history.csv", "metrics.json", "report.html", "tensorboard", "bundle",
+        "embeddings.npz",
     }  # fmt: skip
 
     (document,) = json.loads(call("-m", "export", "predict", run / "bundle", collection / "test" / "47.flac", "--json").stdout)

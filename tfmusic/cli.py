@@ -150,6 +150,9 @@ def main(program: Callable[[], Any]) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
         print(f"\ninterrupted; {stop}" if str(stop) else "\ninterrupted", file=sys.stderr)
+        if "tensorflow" in sys.modules:  # its threads may still be at work, and crash an interpreter that is taken down around them
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, `| head` for instance
