@@ -70,7 +70,7 @@ def build(bundle: Path, directory: Path, out: Path | None = None) -> dict[str, i
     out = out or directory / DEFAULT_OUT
     found, unseen = scan(directory)
     if not found:
-        raise InputError(f"{printable(directory)} must hold audio files, got none that can be read ({' '.join(sorted(audio.SUFFIXES))})")
+        raise InputError(f"{printable(directory)} must hold audio files, got none that can be read ({' '.join(sorted(files.AUDIO_SUFFIXES))})")
     out.mkdir(parents=True, exist_ok=True)
     with files.locked(out):
         info, items = store.begin(out, loaded[0][0].model_copy(update={"directory": directory.resolve().as_uri()}))
@@ -115,7 +115,7 @@ def scan(directory: Path) -> tuple[dict[str, Status], int]:
     for folder, folders, names in os.walk(directory, onerror=failed):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if os.path.splitext(name)[1].lower() in audio.SUFFIXES and not name.startswith("."):
+            if os.path.splitext(name)[1].lower() in files.AUDIO_SUFFIXES and not name.startswith("."):
                 path = os.path.join(folder, name)
                 try:
                     status = os.stat(path)

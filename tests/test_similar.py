@@ -478,7 +478,7 @@ def test_the_command_line_indexes_a_folder_and_finds_a_copy_of_a_file(trained, r
     ((answer),) = json.loads(asked.stdout)
     near = {Path(row["file"]): row["score"] for row in answer["neighbours"]}
     scores = list(near.values())
-    assert set(near) == {path for path in music.rglob("*.*") if path.suffix in audio.SUFFIXES} - {music / "test/45.wav"}
+    assert set(near) == {path for path in music.rglob("*.*") if path.suffix in files.AUDIO_SUFFIXES} - {music / "test/45.wav"}
     assert next(iter(near)) == music / "copy.wav" and near[music / "copy.wav"] == pytest.approx(1, abs=1e-6)
     assert scores == sorted(scores, reverse=True) and -1 <= scores[-1] < 1 - 1e-3
 

@@ -29,10 +29,6 @@ Short = Literal["pad", "tile"]
 MIN_S = 0.1  # the shortest clip that loads
 MAX_S = 86_400.0  # longer claims are damaged headers, or streams that state no length
 TRUNCATED_S = 0.1  # a sound header may promise this much more than decodes: one MP3 frame lasts up to 0.072 s
-SUFFIXES = frozenset({
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".au", ".aif", ".aiff", ".caf",
-    ".m4a", ".aac", ".wma", ".mp4", ".webm",  # libsndfile reads none of these: listed, so that a line says it
-})  # fmt: skip
 READABLE = "WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AIFF, AU and CAF"
 
 LASTING = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}  # errors that another try meets

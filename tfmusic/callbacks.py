@@ -165,11 +165,7 @@ class SaveState(keras.callbacks.Callback):
             for name, variables in self._variables().items()
             for index, variable in enumerate(variables)
         }
-        temporary = self.directory / f".{run.STATE}.tmp"
-        with open(temporary, "wb") as file:
-            np.savez(file, notes=json.dumps(notes), **arrays)
-            os.fsync(file.fileno())
-        os.replace(temporary, self.directory / run.STATE)
+        files.write_npz(self.directory / run.STATE, notes=json.dumps(notes), **arrays)
         files.write_csv(self.directory / run.HISTORY, self.history)
 
     def _remembering(self) -> list[tuple[str, keras.callbacks.Callback]]:

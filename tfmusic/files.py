@@ -25,6 +25,10 @@ import pydantic
 
 from tfmusic.config import InputError, printable
 
+AUDIO_SUFFIXES = frozenset({
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".au", ".aif", ".aiff", ".caf",
+    ".m4a", ".aac", ".wma", ".mp4", ".webm",  # libsndfile reads none of these: listed, so that a line says it
+})  # fmt: skip
 SCHEMES = ("gs", "ram")  # what TensorFlow 2.21 opens by itself; ram:// lives as long as the process and is for tests
 LOCK = ".lock"
 
@@ -179,6 +183,16 @@ def publish(temporary: Path, path: Path | RemotePath) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # a power cut after the rename must not find it empty
         os.replace(temporary, path)
+
+
+def write_npz(path: Path, **arrays: object) -> None:
+    """Writes a local .npz file under its name only when complete; what a kill leaves is written over by the next one."""
+    import numpy as np  # here, so that --help does without
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    publish(temporary, path)
 
 
 def write_text(path: Path | RemotePath, text: str) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfmusic import audio, exhibits, files, run, schema
+from tfmusic import audio, exhibits, files, retrieval, run, schema
 from tfmusic.exhibits import Embedded, Exhibit
 from tfmusic.tasks import TASKS
 
 LABEL_NAMES = {
-    **{f"recall_at_{k}": f"Recall@{k}" for k in (1, 2, 4, 8)}, **{f"precision_at_{k}": f"precision@{k}" for k in (1, 2, 4, 8)},
+    **{f"recall_at_{k}": f"Recall@{k}" for k in retrieval.KS}, **{f"precision_at_{k}": f"precision@{k}" for k in retrieval.KS},
     "map_at_r": "mAP@R", "ndcg_at_8": "nDCG@8 (Jaccard gain)",
 }  # fmt: skip
 NAMES = {

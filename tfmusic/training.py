@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import re
 import sys
 import zipfile
@@ -93,7 +92,7 @@ def resume(out: Path | str) -> Path:
         evaluate.score_tracks(score, data.tracks(info.records, manifest, split), info.experiment.frontend, info.experiment.evaluation)
         for split in ("valid", "test")
     )
-    _save(out / run.EMBEDDINGS, ids=test.ids, groups=test.groups, y_true=test.y_true, embedding=test.outputs["embedding"])
+    files.write_npz(out / run.EMBEDDINGS, ids=test.ids, groups=test.groups, y_true=test.y_true, embedding=test.outputs["embedding"])
     figures = {name: evaluate.figures(scored, manifest, info) for name, scored in (("validation", valid), ("test", test))}
     files.write_json(out / run.METRICS, figures)
     return out
@@ -128,7 +127,7 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
         return scores
     counted = cli.progress(catalogue.tracks(tracks, manifest), total=len(tracks), unit="track", desc=f"scores of {tagger.name}", leave=False)
     scored = evaluate.score_tracks(evaluate.scorer(model), counted, info.experiment.frontend, info.experiment.evaluation)
-    _save(path, key=key, scores=scored.outputs["tags"])
+    files.write_npz(path, key=key, scores=scored.outputs["tags"])
     return scored.outputs["tags"]
 
 
@@ -165,15 +164,6 @@ def _check_apart(source: Path, records: Path, manifest: schema.Manifest) -> None
         raise InputError(
             f"{source} must not know what is scored here, but was trained on {len(common)} of the validation and test tracks of {records}"
         )
-
-
-def _save(path: Path, **arrays: object) -> None:
-    """An .npz file that gets its name when it is complete."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def precision_of(setting: str) -> str:
@@ -307,7 +297,7 @@ def _choose(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
             scores = _kept_scores(out / run.SCORES, manifest.sha1)
         elif settings.tagger:
             scores = tagger_scores(settings.tagger, info.records, manifest, tracks)
-            _save(out / run.SCORES, key=manifest.sha1, scores=scores)
+            files.write_npz(out / run.SCORES, key=manifest.sha1, scores=scores)
     if settings.tagger and scores is None:
         raise InputError(f"{out / run.SCORES} must hold the tagger's scores that this run began with; it is gone or damaged: begin the run anew")
     pool = sampling.Pool(tracks.labels, catalogue.numbers(tracks.groups), scores)

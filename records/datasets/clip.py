@@ -11,14 +11,12 @@ from typing import Any
 
 import pydantic
 
-from tfmusic import audio
 from tfmusic.config import InputError, Settings
 from tfmusic.files import Location
 
 SPLITS = ("train", "valid", "test")
 CELL_CHARACTERS = 1 << 24  # of the longest cell of a table that is read
 JSON_KINDS = {dict: "object", list: "array"}
-AUDIO_SUFFIXES = audio.SUFFIXES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from records.datasets.clip import AUDIO_SUFFIXES, Clip, Reader, Source
+from records.datasets.clip import Clip, Reader, Source
 from tfmusic import files
 from tfmusic.config import InputError, printable
 
@@ -32,14 +32,14 @@ def read(source: Source) -> Iterator[Clip]:
     found = []
     for path in files.walk(source.audio):
         parts = printable(path.relative_to(source.audio).as_posix()).split("/")
-        if path.suffix.lower() in AUDIO_SUFFIXES and len(parts) > 1 and not any(part.startswith(".") for part in parts):
+        if path.suffix.lower() in files.AUDIO_SUFFIXES and len(parts) > 1 and not any(part.startswith(".") for part in parts):
             found.append((path, parts))
     splits = _splits({parts[0] for _, parts in found})
     depth = 1 if splits else 0  # of the class among the folders
     found = [(path, parts) for path, parts in found if len(parts) > depth + 1]
     if not found:
         place = f" in {', '.join(sorted(splits))}" if splits else ""
-        raise InputError(f"{source.audio} must hold audio files in one folder per class{place}, got none ({' '.join(sorted(AUDIO_SUFFIXES))})")
+        raise InputError(f"{source.audio} must hold audio files in one folder per class{place}, got none ({' '.join(sorted(files.AUDIO_SUFFIXES))})")
     for path, parts in found:
         name = "/".join(parts)
         yield Clip(id=name, path=path, split=splits.get(parts[0]), group=name, labels=(parts[depth].strip(),))

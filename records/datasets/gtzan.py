@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from records.datasets.clip import AUDIO_SUFFIXES, Clip, Reader, Source, needed
+from records.datasets.clip import Clip, Reader, Source, needed
+from tfmusic import files
 from tfmusic.config import InputError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
@@ -69,7 +70,7 @@ def _tracks(root: Path, genres: tuple[str, ...]) -> dict[str, Path]:
     for folder in (root / genre for genre in genres):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             match = TRACK.fullmatch(path.name)
-            if match and path.suffix.lower() in AUDIO_SUFFIXES:
+            if match and path.suffix.lower() in files.AUDIO_SUFFIXES:
                 found.setdefault(match[1], path)  # .au sorts before .wav
     return found
 

@@ -26,7 +26,7 @@ import soundfile
 import tensorflow as tf
 
 from records.build import build
-from records.datasets.clip import AUDIO_SUFFIXES, Source
+from records.datasets.clip import Source
 from tests.benchmarks import common
 from tests.benchmarks.pipeline import BATCH, FRONTEND, LABELS, RATE_HZ, measured, rows_of, stream, windows_of
 from tests.conftest import write_csv
@@ -171,7 +171,7 @@ def _synthesised(sizes: Sizes) -> Iterator[Clip]:
 
 def _recorded(sizes: Sizes) -> Iterator[Clip]:
     """Clips from files in random order: long ones are cut, the rests and short ones of one rate and number of channels joined."""
-    paths = [path for path in files.walk(sizes.audio) if path.suffix.lower() in AUDIO_SUFFIXES]
+    paths = [path for path in files.walk(sizes.audio) if path.suffix.lower() in files.AUDIO_SUFFIXES]
     pending: dict[tuple[int, int], np.ndarray] = {}
     found = 0
     for index in np.random.default_rng(0).permutation(len(paths)):
