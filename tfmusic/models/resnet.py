@@ -32,11 +32,15 @@ def short_chunk_res(features: keras.KerasTensor, width: float = 1.0, blocks=SHOR
 
 
 def _block(x, filters: int, name: str):
-    """Two convolutions beside one, summed; the first of each path strides."""
-    y = keras.layers.Conv2D(filters, 3, strides=2, padding="same", name=f"{name}_conv1")(x)
+    """Two convolutions beside one, summed; the first of each path strides.
+
+    An axis of one step keeps it: the result is the same, and oneDNN's bfloat16 gradient of a kernel that strides over a width of 1 is garbage.
+    """
+    strides = tuple(1 if size == 1 else 2 for size in x.shape[1:3])
+    y = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", name=f"{name}_conv1")(x)
     y = keras.layers.ReLU()(BatchNormalization(name=f"{name}_norm1")(y))
     y = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv2")(y)
     y = BatchNormalization(name=f"{name}_norm2")(y)
-    shortcut = keras.layers.Conv2D(filters, 3, strides=2, padding="same", name=f"{name}_shortcut")(x)
+    shortcut = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", name=f"{name}_shortcut")(x)
     shortcut = BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
     return keras.layers.ReLU()(keras.layers.add([y, shortcut]))
