@@ -1,5 +1,6 @@
 """Paths in a bucket behave like local ones: the whole of records on TensorFlow's ram:// file system, and one line for what it cannot open."""
 
+import concurrent.futures
 import pickle
 from pathlib import Path
 
@@ -94,3 +95,13 @@ def test_an_output_that_is_no_bucket_of_ours_is_one_line(collection):
     command = [sys.executable, "-m", "records", "build", "--dataset", "folders", "--audio", str(collection), "--out", "s3://bucket/x"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: a path must be local or begin with gs://, got s3://bucket/x")
+
+
+def test_writers_of_the_same_file_do_not_disturb_each_other(tmp_path):
+    """Runs share the kept scores of one tagger: whoever writes last wins, whole, and nothing is left beside it."""
+    path = tmp_path / "scores.npz"
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda value: files.write_npz(path, scores=np.full(10_000, value)), range(40)))
+    with np.load(path) as kept:
+        assert len({*kept["scores"].tolist()}) == 1
+    assert [*tmp_path.iterdir()] == [path]

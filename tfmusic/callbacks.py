@@ -130,6 +130,8 @@ class SaveState(keras.callbacks.Callback):
             InputError: the file is damaged.
         """
         path = self.directory / run.STATE
+        for left in self.directory.glob(f".{run.STATE}.*.tmp"):  # by a kill in the middle of writing
+            left.unlink()
         if not path.is_file():
             return 0, False
         try:

@@ -186,13 +186,11 @@ def publish(temporary: Path, path: Path | RemotePath) -> None:
 
 
 def write_npz(path: Path, **arrays: object) -> None:
-    """Writes a local .npz file under its name only when complete; what a kill leaves is written over by the next one."""
+    """Writes a local .npz file under its name only when complete."""
     import numpy as np  # here, so that --help does without
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    with _complete(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
-    publish(temporary, path)
 
 
 def write_text(path: Path | RemotePath, text: str) -> None:
@@ -201,9 +199,16 @@ def write_text(path: Path | RemotePath, text: str) -> None:
         with _os_errors(path), _do(path, "GFile", "w") as file:
             file.write(text)
         return
+    with _complete(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """A temporary name beside a local path, this thread's own; what was written under it is published at the end, or removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        temporary.write_text(text, "utf-8")
+        yield temporary
         publish(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
