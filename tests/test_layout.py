@@ -16,7 +16,10 @@ THIRD_PARTY = {
     "tfmusic.config": LIGHT,
     "tfmusic.recipes": LIGHT,
     "tfmusic.labels": LIGHT,
+    "tfmusic.bootstrap": LIGHT,
     "tfmusic.metrics": LIGHT,
+    "tfmusic.decisions": LIGHT,
+    "tfmusic.regression": LIGHT,
     "tfmusic.sampling": LIGHT,
     "tfmusic.audio": LIGHT | {"soundfile", "soxr"},
     "tfmusic.files": LIGHT,
@@ -39,7 +42,7 @@ THIRD_PARTY = {
     "export": {"tyro"},
 }
 # of tfmusic: no TensorFlow, so importable from anything
-FREE = {"config", "files", "labels", "recipes", "metrics", "sampling", "audio", "run", "cli"}
+FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisions", "regression", "sampling", "audio", "run", "cli"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
     {"schema", "frontend", "augment", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
