@@ -15,18 +15,46 @@ from tfmusic import models
 from tfmusic.config import Net
 from tfmusic.frontend import LogMel
 
-SIZES = {  # full size with 50 classes: frames and mels, dimensions of the embedding, trainable parameters
-    # the input norm's 2 and 188 * 96 * 50 + 50
-    "linear": ((188, 96), 18_048, 902_452),
-    "cnn2d": ((188, 96), 64, 299_892),
+SIZES = {  # full size: frames and mels, classes, dimensions of the embedding, trainable parameters. (P): the published number, else our count
+    "linear": ((188, 96), 50, 18_048, 902_452),  # the input norm's 2 and 188 * 96 * 50 + 50
+    "mlp": ((200,), 50, 32, 8_146),  # 200 * 32 + 32, the norm's 64, 32 * 50 + 50
+    "cnn1d": ((188, 96), 50, 128, 99_572),
+    "cnn1d_3": ((173, 128), 8, 32, 49_706),
+    "cnn1d_4": ((173, 128), 8, 256, 193_962),
+    "cnn2d": ((188, 96), 50, 64, 299_892),  # (P)
+    "cnn2d_4": ((173, 128), 50, 1_024, 655_348),
+    "cnn2d_deep": ((188, 96), 50, 64, 447_732),  # (P)
+    "fcn": ((1813, 96), 50, 64, 447_732),
     # Choi's Keras model counts 396,786. There the input norm has a scale and an offset for each of 1,440 frames, 2,880, here 2; and Keras' GRUs
     # have had a second bias since, 2 * 3 * 32: 396,786 - 2,878 + 192
-    "crnn": ((188, 96), 32, 394_100),
+    "crnn": ((188, 96), 50, 32, 394_100),
+    "crnn_attention": ((188, 96), 50, 32, 394_100 + 32 * 32 + 32 + 32),
+    "lstm": ((None, 128), 10, 128, 264_714),  # 256 of the norm, 4 * 128 * (128 + 128 + 1) twice, 128 * 10 + 10
     # The checkpoints of musicnn 0.1.0, kernel + bias + batch norm's two: front [7,38,1,204] 54,876, [7,67,1,204] 96,288, [128|64|32,1,1,51] 6,681,
     # 3,417, 1,785; middle [7,561,1,64] 251,520, [7,64,1,64] 28,864 twice; norm of the pooled 3,012, dense [1506,200] 301,800, dense_1 [200,50]
     # 10,050; less the input norm's 2, which here are in its statistics
-    "musicnn": ((187, 96), 200, 787_157),
-    "short_chunk_res": ((231, 128), 512, 12_104_244),
+    "musicnn": ((187, 96), 50, 200, 787_157),
+    "musical_res": ((101, 128, 3), 50, 512, 1_196_018),
+    "short_chunk": ((231, 128), 50, 512, 3_687_348),
+    "short_chunk_res": ((231, 128), 50, 512, 12_104_244),  # (P) as 12.1 M
+    "cnn3": ((516, 128), 200, 256, 1_385_128),  # (P) as 1.4 M
+    "cnn4": ((516, 128), 200, 256, 1_472_776),  # (P)
+    "vgg_like": ((101, 96), 200, 256, 265_640),  # (P) as .27 M
+    "crnn_fsd": ((101, 96), 200, 64, 959_816),  # (P) as .96 M
+    "cnn6": ((1001, 64), 527, 512, 4_837_455),  # (P)
+    "cnn10": ((1001, 64), 527, 512, 5_219_279),  # (P)
+    "cnn14": ((1001, 64), 527, 2_048, 80_753_615),  # (P)
+    "mobile": ((1000, 128), 527, 512, 983_599),  # (P) as .983 M
+    # without top; against keras.applications itself in test_networks
+    "efficientnet_b0": ((224, 224, 3), 0, 1_280, 4_007_548),  # (P)
+    "densenet121": ((224, 224, 3), 0, 1_024, 6_953_856),  # (P)
+    "vgg13": ((224, 224, 3), 0, 512, 9_404_992),
+    "vgg16": ((224, 224, 3), 0, 512, 14_714_688),  # (P)
+    "vgg19": ((224, 224, 3), 0, 512, 20_024_384),  # (P)
+    "resnet18": ((224, 224, 3), 1000, 512, 11_689_512),  # (P) torchvision's
+    "resnet34": ((224, 224, 3), 1000, 512, 21_797_672),  # (P) torchvision's
+    "resnet50": ((224, 224, 3), 0, 2_048, 23_534_592),  # (P)
+    "resnet101": ((224, 224, 3), 0, 2_048, 42_552_832),  # (P)
 }
 HEADS = {  # embedding, classes -> what the net gives
     "tags and the vector they come from": (0, 5),
@@ -64,10 +92,11 @@ def test_every_network_can_be_named_in_the_settings_and_has_its_size_here():
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_parameter_count_is_the_published_one(name):
-    shape, dims, parameters = SIZES[name]
-    net = models.build(Net(name=name), shape, 50)
+    shape, classes, dims, parameters = SIZES[name]
+    net = models.build(Net(name=name), shape, classes)
     assert sum(int(np.prod(weight.shape)) for weight in net.trainable_weights) == parameters
-    assert {output: tensor.shape for output, tensor in net.output.items()} == {"logits": (None, 50), "embedding": (None, dims)}
+    logits = {"logits": (None, classes)} if classes else {}
+    assert {output: tensor.shape for output, tensor in net.output.items()} == {**logits, "embedding": (None, dims)}
 
 
 @pytest.mark.parametrize(("embedding", "classes"), HEADS.values(), ids=HEADS)

@@ -207,7 +207,41 @@ class Data(Settings):
 class Net(Settings):
     """The network from log-mel to logits: an entry of `tfmusic.models.MODELS`."""
 
-    name: Literal["linear", "cnn2d", "crnn", "musicnn", "short_chunk_res"] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
+    name: Literal[
+        "linear",
+        "mlp",
+        "cnn1d",
+        "cnn1d_3",
+        "cnn1d_4",
+        "cnn2d",
+        "cnn2d_4",
+        "cnn2d_deep",
+        "fcn",
+        "crnn",
+        "crnn_attention",
+        "lstm",
+        "musicnn",
+        "musical_res",
+        "short_chunk",
+        "short_chunk_res",
+        "cnn3",
+        "cnn4",
+        "vgg_like",
+        "crnn_fsd",
+        "cnn6",
+        "cnn10",
+        "cnn14",
+        "mobile",
+        "efficientnet_b0",
+        "densenet121",
+        "vgg13",
+        "vgg16",
+        "vgg19",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+    ] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
     width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the heads.")
     embedding: int = Field(0, ge=0, description="Dimensions that the embedding is projected to; 0: the vector that the tags come from.")

@@ -6,21 +6,50 @@ Importing this module registers every custom object, so `keras.saving.load_model
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 
 from tfmusic import augment, embedding_losses, losses  # noqa: F401 (registers their layers)
 from tfmusic.config import Net
 from tfmusic.frontend import LogMel
-from tfmusic.models import cnn, musicnn, recurrent, resnet
+from tfmusic.models import cnn, image, mobile, musicnn, panns, recurrent, resnet
 
 # name -> trunk: features, width to one vector an example; the heads are the same for all
 MODELS: dict[str, Callable[..., keras.KerasTensor]] = {
     "linear": cnn.linear,
+    "mlp": cnn.mlp,
+    "cnn1d": cnn.cnn1d,
+    "cnn1d_3": partial(cnn.cnn1d, layers=cnn.CNN1D_3),
+    "cnn1d_4": partial(cnn.cnn1d, layers=cnn.CNN1D_4),
     "cnn2d": cnn.cnn2d,
+    "cnn2d_4": partial(cnn.cnn2d, layers=cnn.CNN2D_4),
+    "cnn2d_deep": partial(cnn.cnn2d, layers=cnn.CNN2D_DEEP),
+    "fcn": partial(cnn.cnn2d, layers=cnn.FCN),
     "crnn": recurrent.crnn,
+    "crnn_attention": partial(recurrent.crnn, attention=32),
+    "lstm": recurrent.lstm,
     "musicnn": musicnn.musicnn,
+    "musical_res": musicnn.musical_res,
+    "short_chunk": cnn.short_chunk,
     "short_chunk_res": resnet.short_chunk_res,
+    "cnn3": partial(cnn.cnn_events, layers=cnn.CNN3),
+    "cnn4": cnn.cnn_events,
+    "vgg_like": cnn.vgg_like,
+    "crnn_fsd": recurrent.crnn_events,
+    "cnn6": partial(panns.panns, blocks=panns.CNN6),
+    "cnn10": partial(panns.panns, blocks=panns.CNN10),
+    "cnn14": panns.panns,
+    "mobile": mobile.mobile,
+    "efficientnet_b0": mobile.efficientnet,
+    "densenet121": image.densenet,
+    "vgg13": partial(image.vgg, blocks=image.VGG13),
+    "vgg16": image.vgg,
+    "vgg19": partial(image.vgg, blocks=image.VGG19),
+    "resnet18": partial(image.resnet, stages=image.RESNET18, bottleneck=False),
+    "resnet34": partial(image.resnet, stages=image.RESNET34, bottleneck=False),
+    "resnet50": image.resnet,
+    "resnet101": partial(image.resnet, stages=image.RESNET101),
 }
 
 

@@ -16,6 +16,68 @@ def scaled(filters: int, width: float) -> int:
     return max(1, round(filters * width))
 
 
+def input_norm(features: keras.KerasTensor) -> keras.KerasTensor:
+    """Features as an image whose channels have mean 0 and variance 1, by statistics alone: nets of others count no parameter for it."""
+    return BatchNormalization(center=False, scale=False, name="input_norm")(as_image(features))
+
+
+def cut(pool: tuple[int, ...], x: keras.KerasTensor) -> tuple[int, ...]:
+    """A pool of (frames, mels), or of (frames,), no larger than what is left of them."""
+    return tuple(min(size, left) for size, left in zip(pool, x.shape[1:-1], strict=True))
+
+
+def halving(x: keras.KerasTensor) -> tuple[int, ...]:
+    """Strides that halve frames and bands, and keep an axis of one step.
+
+    There the result is the same, and oneDNN's bfloat16 gradient of a kernel that strides over a width of 1 is garbage.
+    """
+    return tuple(1 if size == 1 else 2 for size in x.shape[1:3])
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class AttentionPooling(keras.layers.Layer):
+    """Weighted mean over steps, the weights learnt from the steps themselves.
+
+    `sum_t a_t x_t` with `a = softmax_t(v . tanh(W x_t + b))` (additive attention of Bahdanau et al., ICLR 2015, with no query): what a tag is
+    heard from may be a second of the window, which a mean dilutes and a last state may have forgotten. Weights are float32 under each policy.
+
+    Args:
+        units: rows of W `int > 0`.
+        **kwargs: as in keras.layers.Layer.
+
+    >>> AttentionPooling(16)(keras.random.normal((8, 15, 32))).shape  # (batch, steps, dims)
+    TensorShape([8, 32])
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        if units < 1:
+            raise ValueError(f"units must be > 0, got {units!r}")
+        self.units = units
+        self.supports_masking = True
+        self.hidden = keras.layers.Dense(units, activation="tanh", dtype=self.dtype_policy, name="hidden")
+        self.score = keras.layers.Dense(1, use_bias=False, dtype=self.dtype_policy, name="score")  # the softmax is blind to a bias
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.score.build((*input_shape[:-1], self.units))
+
+    def call(self, inputs, mask=None):
+        scores = ops.cast(self.score(self.hidden(inputs)), "float32")  # (batch, steps, 1)
+        if mask is not None:
+            scores = ops.where(ops.expand_dims(mask, -1), scores, -1e9)
+        return ops.sum(ops.cast(ops.softmax(scores, axis=1), inputs.dtype) * inputs, axis=1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None  # no steps are left
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
 @keras.saving.register_keras_serializable("tfmusic")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation in TensorFlow's fused kernel: `gamma (x - mean) / sqrt(variance + epsilon) + beta` over all axes but the last.

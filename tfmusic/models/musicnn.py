@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfmusic.models.blocks import BatchNormalization, as_image, scaled
+from tfmusic.models.blocks import BatchNormalization, as_image, cut, scaled
 
 MUSICNN_FRONT = [  # filters, frames, share of the bands; 0: one band. At 96 bands 7 x 38, 7 x 67, then 128, 64 and 32 frames of each band
     (204, 7, 0.4),
@@ -41,14 +41,7 @@ def musicnn(features: keras.KerasTensor, width: float = 1.0, front=MUSICNN_FRONT
     # No gradient may be asked of the large filters' one input channel: on CPU it took over half of a step. So no scale and offset here; those
     # of a checkpoint are another mean and variance: mean - beta sqrt(variance + epsilon) / gamma, (variance + epsilon) / gamma^2 - epsilon.
     x = BatchNormalization(center=False, scale=False, name="input_norm")(as_image(features))  # (batch, frames, mels, channels)
-    curves = []
-    for number, (filters, frames, share) in enumerate(front, start=1):
-        padded = keras.layers.ZeroPadding2D((((frames - 1) // 2, frames // 2), 0))(x)  # "same" over time only
-        height = max(1, int(share * x.shape[2]))
-        y = keras.layers.Conv2D(scaled(filters, width), (frames, height), activation="relu", name=f"front{number}")(padded)
-        y = BatchNormalization(name=f"front{number}_norm")(y)
-        curves.append(ops.squeeze(keras.layers.MaxPooling2D((1, y.shape[2]))(y), axis=2))  # (batch, frames, filters)
-    x = keras.layers.Concatenate()(curves)
+    x = _front(x, width, front)
     curves = [x]
     for number, (filters, frames) in enumerate(middle, start=1):
         y = keras.layers.Conv1D(scaled(filters, width), frames, padding="same", activation="relu", name=f"middle{number}")(x)
@@ -60,3 +53,58 @@ def musicnn(features: keras.KerasTensor, width: float = 1.0, front=MUSICNN_FRONT
     x = keras.layers.Dropout(0.5)(BatchNormalization(name="pool_norm")(x))
     x = keras.layers.Dense(scaled(dense, width), activation="relu", name="dense")(x)
     return BatchNormalization(name="dense_norm")(x)
+
+
+MUSICAL_RES_FRONT = [  # filters, frames, share of the bands; 0: one band
+    (64, 7, 0.4),
+    (64, 7, 0.7),
+    (32, 64, 0),
+    (32, 32, 0),
+]
+MUSICAL_RES = [128, 128, 256, 256]  # filters of the blocks; each halves the frames
+
+
+def musical_res(features: keras.KerasTensor, width: float = 1.0, front=MUSICAL_RES_FRONT, blocks=MUSICAL_RES) -> keras.KerasTensor:
+    """Musically shaped filters as in `musicnn`, then four residual blocks of two convolutions over time; maximum and mean of what is left.
+
+    The report (S1) names the parts and gives no sizes: those are ours, and so are the 1,196,018 trainable parameters at (101, 128, 3) with a
+    head of 50 classes. A block is two convolutions of 3 frames with batch normalization beside the input, which is projected where the
+    filters change; ReLU and max pooling by 2 follow the sum.
+
+    Args:
+        features: `[shape=(batch, frames, mels)]` or `[shape=(batch, frames, mels, channels)]`; the report's: 101 frames, 128 bands, 3 resolutions.
+        width: factor on the filters `float > 0`.
+        front: rows (filters, frames, share of the bands `0 <= float <= 1`).
+        blocks: filters of each block.
+
+    Returns:
+        One vector an example `[shape=(batch, dims)]`; 512 dims.
+    """
+    x = BatchNormalization(center=False, scale=False, name="input_norm")(as_image(features))  # no gradient to the input, as in `musicnn`
+    x = _front(x, width, front)  # (batch, frames, curves)
+    for number, filters in enumerate(blocks, start=1):
+        x = _block(x, scaled(filters, width), f"block{number}")
+        x = keras.layers.MaxPooling1D(cut((2,), x))(x)
+    return keras.layers.Concatenate()([keras.layers.GlobalMaxPooling1D()(x), keras.layers.GlobalAveragePooling1D()(x)])
+
+
+def _front(x, width: float, front):
+    """Tall and long filters side by side, each map reduced to its maximum over the bands: curves `[shape=(batch, frames, filters)]`."""
+    curves = []
+    for number, (filters, frames, share) in enumerate(front, start=1):
+        padded = keras.layers.ZeroPadding2D((((frames - 1) // 2, frames // 2), 0))(x)  # "same" over time only
+        height = max(1, int(share * x.shape[2]))
+        y = keras.layers.Conv2D(scaled(filters, width), (frames, height), activation="relu", name=f"front{number}")(padded)
+        y = BatchNormalization(name=f"front{number}_norm")(y)
+        curves.append(ops.squeeze(keras.layers.MaxPooling2D((1, y.shape[2]))(y), axis=2))
+    return keras.layers.Concatenate()(curves)
+
+
+def _block(x, filters: int, name: str):
+    y = keras.layers.Conv1D(filters, 3, padding="same", name=f"{name}_conv1")(x)
+    y = keras.layers.ReLU()(BatchNormalization(name=f"{name}_norm1")(y))
+    y = keras.layers.Conv1D(filters, 3, padding="same", name=f"{name}_conv2")(y)
+    y = BatchNormalization(name=f"{name}_norm2")(y)
+    if x.shape[-1] != filters:
+        x = BatchNormalization(name=f"{name}_shortcut_norm")(keras.layers.Conv1D(filters, 1, name=f"{name}_shortcut")(x))
+    return keras.layers.ReLU()(keras.layers.add([y, x]))

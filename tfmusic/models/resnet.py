@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from tfmusic.models.blocks import BatchNormalization, as_image, scaled
+from tfmusic.models.blocks import BatchNormalization, as_image, halving, scaled
 
 SHORT_CHUNK_RES = [128, 128, 256, 256, 256, 256, 512]  # filters of the blocks; each halves frames and bands
 
@@ -32,11 +32,8 @@ def short_chunk_res(features: keras.KerasTensor, width: float = 1.0, blocks=SHOR
 
 
 def _block(x, filters: int, name: str):
-    """Two convolutions beside one, summed; the first of each path strides.
-
-    An axis of one step keeps it: the result is the same, and oneDNN's bfloat16 gradient of a kernel that strides over a width of 1 is garbage.
-    """
-    strides = tuple(1 if size == 1 else 2 for size in x.shape[1:3])
+    """Two convolutions beside one, summed; the first of each path strides."""
+    strides = halving(x)
     y = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", name=f"{name}_conv1")(x)
     y = keras.layers.ReLU()(BatchNormalization(name=f"{name}_norm1")(y))
     y = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv2")(y)
