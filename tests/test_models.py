@@ -56,6 +56,11 @@ SIZES = {  # full size: frames and mels, classes, dimensions of the embedding, t
     "resnet50": ((224, 224, 3), 0, 2_048, 23_534_592),  # (P)
     "resnet101": ((224, 224, 3), 0, 2_048, 42_552_832),  # (P)
 }
+# Quick tests take one table of each function; all the others, and nets of a hundred layers and more, take minutes together
+TABLES = {"cnn1d_3", "cnn1d_4", "cnn2d_4", "cnn2d_deep", "fcn", "cnn3", "cnn10", "cnn14", "vgg16", "vgg19", "resnet34", "resnet101"}
+DEEP = {"mobile", "efficientnet_b0", "densenet121", "resnet50"}
+FUNCTIONS = [pytest.param(name, marks=pytest.mark.slow) if name in TABLES else name for name in models.MODELS]
+NETWORKS = [pytest.param(name, marks=pytest.mark.slow) if name in TABLES | DEEP else name for name in models.MODELS]
 HEADS = {  # embedding, classes -> what the net gives
     "tags and the vector they come from": (0, 5),
     "tags and a projection": (6, 5),
@@ -100,7 +105,7 @@ def test_parameter_count_is_the_published_one(name):
 
 
 @pytest.mark.parametrize(("embedding", "classes"), HEADS.values(), ids=HEADS)
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_heads(name, embedding, classes):
     """Logits where there are classes; an embedding of unit length always, of the asked dimensions, else of the trunk's."""
     features = np.random.default_rng(1).normal(size=(4, 32, 16)).astype("float32")
@@ -113,7 +118,7 @@ def test_heads(name, embedding, classes):
     np.testing.assert_allclose(np.linalg.norm(outputs["embedding"], axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_tags_and_projection_come_from_the_same_vector(name):
     """Without a projection the embedding is the vector at unit length, so that the logits less their bias are parallel to kernel times it."""
     net, features = build(name), np.random.default_rng(1).normal(size=(4, 32, 16)).astype("float32")
@@ -125,7 +130,7 @@ def test_tags_and_projection_come_from_the_same_vector(name):
     np.testing.assert_allclose(cosine, 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_do_not_depend_on_the_batch(name):
     net, features = build(name), np.random.default_rng(1).normal(size=(8, 32, 16)).astype("float32")
     together = net(features, training=False)
@@ -133,7 +138,7 @@ def test_outputs_do_not_depend_on_the_batch(name):
     agree({key: np.concatenate([one[key] for one in alone]) for key in together}, together, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_several_resolutions_are_channels(name):
     """As of FrontEnd.resolutions_ms."""
     net = build(name, shape=(32, 16, 3))
@@ -142,7 +147,7 @@ def test_several_resolutions_are_channels(name):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_one_step_reaches_every_weight(name, policy):
     """Outputs are float32 under each policy, and every trainable weight gets a finite gradient; the embedding's head by a sum over it."""
     net = models.build(Net(name=name, width=0.125, embedding=6), (32, 16), 5, policy=policy)
@@ -157,13 +162,13 @@ def test_one_step_reaches_every_weight(name, policy):
 
 def test_no_convolution_strides_over_an_axis_of_one_step():
     """oneDNN's bfloat16 gradient of such a kernel is garbage in most runs, where the width is 1."""
-    for name in models.MODELS:
-        for layer in models.build(Net(name=name, width=0.125), (32, 16), 5).layers:
-            if isinstance(layer, keras.layers.Conv2D):
-                assert all(stride == 1 or size > 1 for stride, size in zip(layer.strides, layer.input.shape[1:3], strict=True)), layer.name
+    for name in models.MODELS.keys() - TABLES:
+        for layer in models.build(Net(name=name, width=0.05), (32, 16), 5).layers:
+            if isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+                assert all(stride == 1 or size > 1 for stride, size in zip(layer.strides, layer.input.shape[1:-1], strict=True)), layer.name
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_saved_deployed_model_gives_the_same(name, tmp_path):
     deployed = models.deploy(LogMel(EXPERIMENT.frontend), build(name, embedding=6), "sigmoid")
     expected = deployed(windows(3))
@@ -181,7 +186,7 @@ def test_parts_are_what_was_deployed(classes):
     assert deployed.output.keys() == ({"tags", "embedding"} if classes else {"embedding"})
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_an_exported_model_is_one_graph_of_builtins_and_gives_the_same(name):
     """Recurrent layers too, unrolled: a loop would be a subgraph, and TensorFlow's own an operator that a phone's runtime lacks."""
     deployed = models.deploy(LogMel(EXPERIMENT.frontend), build(name, embedding=6), "sigmoid")
@@ -194,7 +199,7 @@ def test_an_exported_model_is_one_graph_of_builtins_and_gives_the_same(name):
         agree(score(waveform=windows(3)[row : row + 1]), {key: values[row : row + 1] for key, values in expected.items()}, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in models.MODELS if name != "linear"])  # which has nothing to scale
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "linear"])  # which has nothing to scale
 def test_width_scales_every_layer(name):
     sizes = [models.build(Net(name=name, width=width), (64, 32), 5).count_params() for width in (0.25, 0.5, 1.0)]
     assert sizes[0] * 1.9 < sizes[1] and sizes[1] * 1.9 < sizes[2]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.test_models import NETWORKS
 from tfmusic import models, optimizers
 from tfmusic.config import Fit, Net
 
@@ -32,7 +33,7 @@ def test_with_a_factor_of_one_it_is_adamw():
         np.testing.assert_allclose(step, expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_factor_of_zero_holds_every_layer_of_a_trunk_still(name):
     """Recurrent cells too, and weight decay does not move them."""
     net = models.build(Net(name=name, width=0.125, embedding=4), (32, 16), 0)
