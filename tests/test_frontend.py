@@ -362,6 +362,9 @@ CONTAINED = {
     "400-dft": (FrontEnd(window_s=1, n_fft=400, hop_samples=200, n_mels=40), "dft"),
     "resolutions-fft": (FrontEnd(window_s=0.5, resolutions_ms=(10, 30), frames=17, n_mels=40, normalise="window"), "fft"),
     "resolutions-dft": (FrontEnd(window_s=0.5, resolutions_ms=(20, 30), frames=17, n_fft=500, n_mels=40, log="ln_offset"), "dft"),
+    "chroma-fft": (FrontEnd(window_s=0.5, n_fft=2048, features=("chroma",)), "fft"),
+    "tempogram-dft": (FrontEnd(window_s=2.1, n_fft=400, hop_samples=200, n_mels=40, features=("tempogram",)), "dft"),
+    "all-fft": (FrontEnd(window_s=2.1, n_mels=40, features=("log_mel", "chroma", "onset", "tempogram"), normalise="window"), "fft"),
 }
 
 

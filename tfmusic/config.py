@@ -29,13 +29,25 @@ class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
     """Base of all settings: immutable, unknown keys are errors."""
 
 
-class FrontEnd(Settings):
-    """Waveform window to log-mel spectrogram; `tfmusic.frontend.LogMel` is its graph.
+MEL_FIELDS = {"n_mels", "mel", "f_min_hz", "f_max_hz", "log", "floor"}
+TEMPO_FIELDS = {"tempo_bins", "tempo_min_bpm", "tempo_max_bpm", "tempogram_frames"}
+FEATURE_READS = {"log_mel": MEL_FIELDS, "chroma": set(), "onset": MEL_FIELDS, "tempogram": MEL_FIELDS | TEMPO_FIELDS}
 
-    Several time resolutions as channels, here windows of 10, 20 and 30 ms, 128 bands and 101 frames:
+
+class FrontEnd(Settings):
+    """Waveform window to log-mel spectrogram, chroma, onset strength and tempogram; `tfmusic.frontend.LogMel` is its graph.
+
+    Several time resolutions as channels, here windows of 10, 20 and 30 ms, 128 bands and 101 frames; and log-mel, chroma and tempogram side
+    by side, 96 + 12 + 48 columns:
 
     >>> FrontEnd(resolutions_ms=(10, 20, 30), frames=101, n_mels=128, log="ln_offset", floor=1e-6)
+    >>> FrontEnd(features=("log_mel", "chroma", "tempogram"), normalise="window")
     """
+
+    features: tuple[Literal["log_mel", "chroma", "onset", "tempogram"], ...] = Field(
+        ("log_mel",), min_length=1,
+        description="What stands side by side in each frame: log-mel, 12 pitch classes, onset strength, local autocorrelation of the onsets.",
+    )  # fmt: skip
 
     sample_rate_hz: int = Field(16_000, gt=0, description="Rate the audio is resampled to.")
     window_s: float = Field(3.0, gt=0, description="Length of one training or scoring window in seconds.")
@@ -62,10 +74,17 @@ class FrontEnd(Settings):
         "db", description="db: 10 log10 max(x, floor). ln: ln max(x, floor). ln_offset: ln(x + floor). log10_gain: log10(1 + x / floor)."
     )
     floor: float = Field(1e-7, gt=0, description="The floor in the log.")
-    normalise: Literal["none", "window"] = Field("none", description="window: each window's log-mel to zero mean and unit deviation.")
+    tempo_bins: int = Field(48, gt=1, description="tempogram: tempi, equally spaced in octaves.")
+    tempo_min_bpm: float = Field(30.0, gt=0, description="tempogram: slowest tempo in beats a minute.")
+    tempo_max_bpm: float = Field(240.0, gt=0, allow_inf_nan=False, description="tempogram: fastest tempo in beats a minute.")
+    tempogram_frames: int = Field(384, gt=1, description="tempogram: frames around each one whose onsets it looks at.")
+    normalise: Literal["none", "window"] = Field(
+        "none", description="window: of each window every one of the features to zero mean and unit deviation, by itself."
+    )
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> FrontEnd:
+        self._check_features()
         if (self.frame_samples or self.n_fft) > self.n_fft:
             raise ValueError(f"frame_samples must be at most n_fft = {self.n_fft}, got {self.frame_samples}")
         self._check_resolutions()
@@ -75,7 +94,36 @@ class FrontEnd(Settings):
         longest = max(one.frame_samples or one.n_fft for one in self.channels)
         if self.window_samples < longest:
             raise ValueError(f"window_s must hold one frame of {longest} samples, got {self.window_s} s")
+        if "tempogram" in self.features:
+            self._check_tempi()
         return self
+
+    def _check_features(self) -> None:
+        """Each once, on one scale, and no setting that none of them reads."""
+        chosen = " ".join(self.features)
+        if len(set(self.features)) < len(self.features):
+            raise ValueError(f"features must name each one once, got {chosen}")
+        if len(self.features) > 1 and self.normalise == "none":  # decibels beside shares of 1: a net would hear the decibels alone
+            raise ValueError(f"normalise must be window for several features, whose scales differ a hundredfold, got none for {chosen}")
+        if self.resolutions_ms and self.features != ("log_mel",):
+            raise ValueError(f"resolutions_ms are for the features log_mel alone, got {chosen}")
+        unread = set.union(*FEATURE_READS.values()).difference(*(FEATURE_READS[name] for name in self.features))
+        for name in sorted(unread):
+            if (value := getattr(self, name)) != (default := FrontEnd.model_fields[name].default):
+                raise ValueError(f"{name} does nothing for the features {chosen} and must be left at {default}, got {value}")
+
+    def _check_tempi(self) -> None:
+        """A beat of the fastest tempo is a frame at least, two of the slowest fit into what is looked at."""
+        if not self.tempo_min_bpm < self.tempo_max_bpm <= 60 * self.frames_per_s:
+            raise ValueError(
+                f"tempo_min_bpm < tempo_max_bpm <= {60 * self.frames_per_s:g} (a beat a frame) must hold, "
+                f"got {self.tempo_min_bpm:g} and {self.tempo_max_bpm:g}"
+            )
+        seen_s = min(self.window_s, self.tempogram_frames / self.frames_per_s)
+        if self.tempo_min_bpm * seen_s <= 60:
+            raise ValueError(
+                f"tempo_min_bpm must be above {60 / seen_s:g}, so that two beats lie in window_s and in tempogram_frames, got {self.tempo_min_bpm:g}"
+            )
 
     def _check_resolutions(self) -> None:
         """Their fields stand together or not at all, and every frame fits the FFT."""
@@ -107,6 +155,11 @@ class FrontEnd(Settings):
             self.model_copy(update={**single, "frame_samples": length, "hop_samples": max(1, round(length * (1 - self.overlap)))})
             for length in lengths
         )
+
+    @property
+    def frames_per_s(self) -> float:
+        """Rate of the frames, without resolutions."""
+        return self.sample_rate_hz / self.hop_samples
 
     @property
     def window_samples(self) -> int:
