@@ -34,6 +34,9 @@ SIZES = {  # full size: frames and mels, classes, dimensions of the embedding, t
     # 3,417, 1,785; middle [7,561,1,64] 251,520, [7,64,1,64] 28,864 twice; norm of the pooled 3,012, dense [1506,200] 301,800, dense_1 [200,50]
     # 10,050; less the input norm's 2, which here are in its statistics
     "musicnn": ((187, 96), 50, 200, 787_157),
+    # The same package's vgg: [3,3,1,128] 1,280, [3,3,128,128] 147,584 four times, norms 256 five times, dense [256,50] 12,850; less those 2
+    "musicnn_vgg": ((187, 96), 50, 256, 605_746),
+    "musicnn_vgg_msd": ((187, 96), 50, 256, 605_746),
     "musical_res": ((101, 128, 3), 50, 512, 1_196_018),
     "short_chunk": ((231, 128), 50, 512, 3_687_348),
     "short_chunk_res": ((231, 128), 50, 512, 12_104_244),  # (P) as 12.1 M

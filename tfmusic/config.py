@@ -174,6 +174,9 @@ PRESETS: dict[str, FrontEnd] = {
     "torchaudio": FrontEnd(n_fft=400, hop_samples=200, n_mels=128, padding="reflect", mel="htk", floor=1e-10),
     # musicnn.extractor: log10(10000 x + 1). Its nets were trained in 2019, when librosa's stft padded by reflection.
     "musicnn": FrontEnd(padding="reflect", log="log10_gain", floor=1e-4),
+    # The same as its nets saw it: 187 frames cut out of a whole track's spectrogram, so that no frame holds padding. Frame t of a window is frame
+    # t + 1 of the centred spectrogram from there on; clips shorter than a window were repeated in training (pad_short in their config.json).
+    "musicnn_patch": FrontEnd(window_s=3.008, short="tile", padding="none", log="log10_gain", floor=1e-4),
     # PANNs, pytorch/models.py of audioset_tagging_cnn: torchlibrosa, 10 log10 max(x, 1e-10).
     "panns": FrontEnd(
         sample_rate_hz=32_000, n_fft=1024, hop_samples=320, padding="reflect", n_mels=64, f_min_hz=50, f_max_hz=14_000, floor=1e-10
@@ -274,6 +277,8 @@ class Net(Settings):
         "crnn_attention",
         "lstm",
         "musicnn",
+        "musicnn_vgg",
+        "musicnn_vgg_msd",
         "musical_res",
         "short_chunk",
         "short_chunk_res",

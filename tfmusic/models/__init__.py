@@ -32,6 +32,8 @@ MODELS: dict[str, Callable[..., keras.KerasTensor]] = {
     "musicnn": musicnn.musicnn,
     "musical_res": musicnn.musical_res,
     "short_chunk": cnn.short_chunk,
+    "musicnn_vgg": musicnn.musicnn_vgg,
+    "musicnn_vgg_msd": musicnn.musicnn_vgg_msd,
     "short_chunk_res": resnet.short_chunk_res,
     "cnn3": partial(cnn.cnn_events, layers=cnn.CNN3),
     "cnn4": cnn.cnn_events,

@@ -16,6 +16,18 @@ MUSICNN_FRONT = [  # filters, frames, share of the bands; 0: one band. At 96 ban
 ]
 MUSICNN_MIDDLE = [(64, 7)] * 3  # filters, frames
 MUSICNN_DENSE = 200
+MUSICNN_VGG = [  # filters, pool (frames, bands), its steps; 3x3: (187, 96) -> (92, 48) -> (46, 24) -> (23, 12) -> (11, 6) -> (2, 1)
+    (128, (4, 1), (2, 2)),
+    (128, (2, 2), (2, 2)),
+    (128, (2, 2), (2, 2)),
+    (128, (2, 2), (2, 2)),
+    (128, (4, 4), (4, 4)),
+]
+MUSICNN_VGG_MSD = [  # (187, 96) -> (46, 96) -> (46, 24) -> (23, 12) -> (11, 6) -> (2, 1)
+    (128, (4, 1), (4, 1)),
+    (128, (1, 4), (1, 4)),
+    *MUSICNN_VGG[2:],
+]
 
 
 def musicnn(features: keras.KerasTensor, width: float = 1.0, front=MUSICNN_FRONT, middle=MUSICNN_MIDDLE, dense=MUSICNN_DENSE) -> keras.KerasTensor:
@@ -39,7 +51,7 @@ def musicnn(features: keras.KerasTensor, width: float = 1.0, front=MUSICNN_FRONT
         One vector an example `[shape=(batch, dims)]`; 200 dims.
     """
     # No gradient may be asked of the large filters' one input channel: on CPU it took over half of a step. So no scale and offset here; those
-    # of a checkpoint are another mean and variance: mean - beta sqrt(variance + epsilon) / gamma, (variance + epsilon) / gamma^2 - epsilon.
+    # of a checkpoint are another mean and variance, see `pretrained`.
     x = BatchNormalization(center=False, scale=False, name="input_norm")(as_image(features))  # (batch, frames, mels, channels)
     x = _front(x, width, front)
     curves = [x]
@@ -53,6 +65,40 @@ def musicnn(features: keras.KerasTensor, width: float = 1.0, front=MUSICNN_FRONT
     x = keras.layers.Dropout(0.5)(BatchNormalization(name="pool_norm")(x))
     x = keras.layers.Dense(scaled(dense, width), activation="relu", name="dense")(x)
     return BatchNormalization(name="dense_norm")(x)
+
+
+def musicnn_vgg(features: keras.KerasTensor, width: float = 1.0, layers=MUSICNN_VGG) -> keras.KerasTensor:
+    """The VGG that musicnn was published beside: five 3x3 convolutions, each with ReLU, batch normalization and max pooling.
+
+    605,746 trainable parameters at (187, 96) with a head of 50 classes; published with dropout .25 after every pool but the last and .5 before
+    the head. The first pool looks at one band and steps over the next. A pool is cut to the size that is left, so shorter windows and fewer
+    bands work too.
+
+    Args:
+        features: `[shape=(batch, frames, mels)]` or `[shape=(batch, frames, mels, channels)]`; published: 187 frames, 96 bands, 3 s at 16 kHz.
+        width: factor on the filters `float > 0`.
+        layers: rows (filters, (frames, bands) pooled, steps of the pool).
+
+    Returns:
+        One vector an example `[shape=(batch, dims)]`; 256 dims at (187, 96).
+    """
+    x = BatchNormalization(center=False, scale=False, name="input_norm")(as_image(features))  # (batch, frames, mels, channels)
+    for number, (filters, pool, steps) in enumerate(layers, start=1):
+        x = keras.layers.Conv2D(scaled(filters, width), 3, padding="same", activation="relu", name=f"conv{number}")(x)
+        x = BatchNormalization(name=f"norm{number}")(x)
+        x = keras.layers.MaxPooling2D([min(size, left) for size, left in zip(pool, x.shape[1:3], strict=True)], steps)(x)
+        if number < len(layers):
+            x = keras.layers.Dropout(0.25)(x)
+    return keras.layers.Flatten()(x)
+
+
+def musicnn_vgg_msd(features: keras.KerasTensor, width: float = 1.0) -> keras.KerasTensor:
+    """`musicnn_vgg` with the pools of the one net that was published for the Million Song Dataset; arguments and result as there.
+
+    The graph stored beside those weights pools 4 frames, then 4 bands; the package's code builds the other pools for them, which fits all
+    shapes and scores otherwise.
+    """
+    return musicnn_vgg(features, width, MUSICNN_VGG_MSD)
 
 
 MUSICAL_RES_FRONT = [  # filters, frames, share of the bands; 0: one band
