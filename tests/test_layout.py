@@ -46,7 +46,7 @@ FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisio
 LEVELS = [  # each imports from the lines above and its own
     FREE,
     {"schema", "frontend", "augment", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
-    {"models", "catalogue"},
+    {"models", "catalogue", "pretrained"},
     {"tasks", "data"},
     {"callbacks", "evaluate", "exhibits", "report"},
     {"training"},
