@@ -3,6 +3,8 @@
 import ast
 import importlib.util
 import os
+import sys
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -315,6 +317,27 @@ def test_panns_file_scores_as_in_pytorch(epsilon, tmp_path):
     np.testing.assert_allclose(net(features, training=False)["logits"], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_file_of_older_numpy_is_read(tmp_path):
+    """PANNs' files are of 2019: NumPy 1 called the maker of its arrays numpy.core.multiarray._reconstruct."""
+    torch, original = panns_torch()
+    torch.save({"model": original.state_dict(), "sampler": {"indexes": np.arange(5)}}, tmp_path / "new.pth", pickle_protocol=2)
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        assert any(b"numpy._core" in new.read(name) for name in new.namelist())
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core", b"numpy.core"))
+    assert len(pretrained.load_file(panns_net(), tmp_path / "old.pth")) == 7
+
+
+def test_a_pytorch_file_runs_no_code_and_needs_pytorch(tmp_path, monkeypatch):
+    torch, _ = panns_torch()
+    torch.save({"model": Path("anything")}, tmp_path / "Cnn10.pth")
+    with pytest.raises(InputError, match="Cnn10.pth cannot be read as weights: Weights only load failed"):
+        pretrained.load_file(panns_net(), tmp_path / "Cnn10.pth")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match="Cnn10.pth needs PyTorch to be read; install it with: pip install torch"):
+        pretrained.load_file(panns_net(), tmp_path / "Cnn10.pth")
+
+
 def test_another_head_stays_as_it_is(tmp_path):
     torch, original = panns_torch()
     torch.save(original.state_dict(), tmp_path / "Cnn10.pth")
@@ -335,7 +358,7 @@ def test_a_file_that_does_not_fit_changes_nothing(tmp_path):
     for weight, old in zip(net.weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
     torch.save({name: value for name, value in original.state_dict().items() if not name.startswith("fc1.")}, path)
-    with pytest.raises(InputError, match="must hold the layer fc1, or 6 layers in order, got 5: bn0, "):
+    with pytest.raises(InputError, match="must hold the layer fc1, got no other layers that the net has not"):
         pretrained.load_file(panns_net(), path)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="must hold a state_dict of tensors"):
@@ -416,6 +439,9 @@ def test_layers_of_other_names_are_taken_in_order(tmp_path):
     write_keras2(original, tmp_path / "resnet18.h5")
     pretrained.load_file(net, tmp_path / "resnet18.h5")
     np.testing.assert_allclose(net.weights[-3], original.weights[-1], rtol=1e-6)  # before logits' kernel and bias: the last variance
+    original.save_weights(tmp_path / "resnet18.weights.h5")  # counted by class: of no use without names
+    with pytest.raises(InputError, match="must hold the layer conv2d.*, got conv1_bn, .* that the net has not"):
+        pretrained.load_file(net, tmp_path / "resnet18.weights.h5")
 
 
 @pytest.mark.slow

@@ -146,10 +146,11 @@ def _checkpoint(folder: Path, scopes: dict[str, str]) -> dict[str, Arrays]:
 def load_file(net: keras.Model, path: Path | str) -> list[str]:
     """Fills a network with the weights of a file: PANNs' of PyTorch (.pth), or ImageNet's of Keras Applications without top (.h5, .weights.h5).
 
-    Layers are found by name, PyTorch's `conv_block1.conv1` as `conv_block1_conv1`; if one of them is not there by name, by their order, as
-    Keras reads old files. Kernels are turned to Keras' axes, (out, in, frames, bands) to (frames, bands, in, out), and statistics so that a
-    layer with another epsilon computes the same. `logits` are filled where the file has as many classes, else they stay as they are, like
-    `projection`, which no file has.
+    Layers are found by name, PyTorch's `conv_block1.conv1` as `conv_block1_conv1`. Those that no name fits take what is left of the file in its
+    order, if that is as many layers and the file has an order (.h5 of Keras 2), or one layer.
+
+    Kernels are turned to Keras' axes, (out, in, frames, bands) to (frames, bands, in, out), and variances so that a layer with another epsilon
+    computes the same. `logits` are filled where the file has as many classes, else they stay as they are, like `projection`, which no file has.
 
     Args:
         net: of `models.build`, with layer names as published.
@@ -169,18 +170,17 @@ def load_file(net: keras.Model, path: Path | str) -> list[str]:
     if not path.is_file():
         raise InputError(f"{path} must be a file of weights, got none")
     with _readable(path):
-        found = READERS[path.suffix](path)
+        found, ordered = READERS[path.suffix](path)
     logits = found.pop("logits", None)
     layers = [layer for layer in _leaves(net) if layer.weights and layer.name not in models.HEADS]
-    missing = [layer.name for layer in layers if layer.name not in found]
-    if not missing:
-        pairs = [(layer, found[layer.name]) for layer in layers]
-    elif len(found) == len(layers):
-        pairs = list(zip(layers, found.values(), strict=True))
-    else:
-        raise InputError(f"{path} must hold the layer {missing[0]}, or {len(layers)} layers in order, got {len(found)}: {', '.join(found)[:200]}")
+    unnamed = [layer for layer in layers if layer.name not in found]
+    rest = [name for name in found if name not in {layer.name for layer in layers}]
+    if unnamed and (len(rest) != len(unnamed) or not ordered and len(rest) > 1):
+        raise InputError(f"{path} must hold the layer {unnamed[0].name}, got {', '.join(rest)[:200] or 'no other layers'} that the net has not")
+    others = {layer.name: name for layer, name in zip(unnamed, rest, strict=False)}
+    pairs = [(layer, found[others.get(layer.name, layer.name)]) for layer in layers]
     heads = [layer for layer in net.layers if layer.name == "logits"]
-    if logits and heads and heads[0].units == len(logits[-1]):
+    if logits and heads and heads[0].units == logits[0].shape[-1]:
         pairs.append((heads[0], logits))
     _fill(pairs, path, EPSILON[path.suffix](net.name))
     return [layer.name for layer, _ in pairs]
@@ -194,7 +194,7 @@ def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
-def _read_pytorch(path: Path) -> dict[str, Arrays]:
+def _read_pytorch(path: Path) -> tuple[dict[str, Arrays], bool]:
     try:
         import torch
     except ImportError as error:
@@ -226,28 +226,29 @@ def _read_pytorch(path: Path) -> dict[str, Arrays]:
         elif "weight" in parts and parts["weight"].ndim in (2, 4):
             kernel = parts["weight"].transpose((2, 3, 1, 0) if parts["weight"].ndim == 4 else (1, 0))
             found[layer] = [kernel, *([parts["bias"]] if "bias" in parts else [])]
-    return found
+    return found, False
 
 
-def _read_h5(path: Path) -> dict[str, Arrays]:
+def _read_h5(path: Path) -> tuple[dict[str, Arrays], bool]:
     import h5py
 
     with h5py.File(path) as file:
-        if "layer_names" in file.attrs:  # Keras 2: a group for every layer
+        ordered = "layer_names" in file.attrs
+        if ordered:  # Keras 2: a group for every layer
             names = [_text(name) for name in file.attrs["layer_names"]]
             found = {name: [file[name][_text(weight)][()] for weight in file[name].attrs["weight_names"]] for name in names}
         else:  # Keras 3: groups are counted by class, the layer's name is an attribute
             groups = []
             file.visititems(lambda _, item: groups.append(item) if isinstance(item, h5py.Group) and "name" in item.attrs else None)
             found = {_text(group.attrs["name"]): [group[key][()] for key in sorted(group, key=int)] for group in groups}
-    return {name: arrays for name, arrays in found.items() if arrays}
+    return {name: arrays for name, arrays in found.items() if arrays}, ordered
 
 
 def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-READERS = {".pth": _read_pytorch, ".h5": _read_h5}
+READERS = {".pth": _read_pytorch, ".h5": _read_h5}  # suffix -> (path -> arrays of each layer, whether in the order of the net)
 EPSILON = {  # of the file's batch normalizations, which files do not say, by the name of the net: PyTorch's, and those of keras.applications
     ".pth": lambda name: 1e-5,
     ".h5": lambda name: 1.001e-5 if name.startswith(("resnet", "densenet")) else 1e-3,
