@@ -95,6 +95,8 @@ def build(
         raise InputError(f"--beam-options are for --runner beam, got them with {work.runner}: {work.beam_options}")
     reader = datasets.reader_of(source.dataset)
     selected = select(datasets.read(source), selection, reader, vocabulary and vocabulary.names)
+    for note in selected.notes:
+        print(note)
     vocabulary = vocabulary or Vocabulary(selected.labels)
     if not any(clip.labels for clip in selected.clips) or not len(vocabulary):
         raise InputError(f"no clip of {source.csv or source.audio} has a label")

@@ -19,6 +19,10 @@ SPLIT_SHARES = (0.8, 0.9)  # of the hash range: below is train, between is valid
 SHARED_GROUPS = 5  # of a label at least, that it can have those shares: 4 and 1
 EVERY = ""  # stands for a label that every clip has; no label of a dataset is empty
 GROUPS_FOR_ONE = 20  # valid and test have one group for each so many at least: half of their share
+CLIP_RULES: dict[str, Callable[[Clip], bool]] = {  # field of Selection -> which clips it keeps
+    "labelled": lambda clip: bool(clip.labels),
+    "single": lambda clip: len(clip.labels) == 1,
+}
 BAR = 40  # characters of the longest bar
 
 
@@ -31,6 +35,7 @@ class Selected:
     merges: dict[str, str]  # old label -> new one
     counts_before: dict[str, int]  # clips with each label of the dataset
     counts_after: dict[str, int]  # clips with each label that is kept, before --subset
+    notes: tuple[str, ...] = ()  # what was left out, a line each
 
 
 def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabulary: Collection[str] | None = None) -> Selected:
@@ -57,11 +62,17 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabula
     chosen = frozenset(labels)
     kept = functools.cache(lambda labels: tuple(label for label in _merged(labels, merges) if label in chosen))
     _replace(clips, labels=lambda clip: kept(clip.labels))
-    after = label_counts(clips)
-    if before and not after:
+    if before and not any(clip.labels for clip in clips):
         raise InputError(f"no label is left of {len(before)}: --tags, --top-tags and --min-count {selection.min_count} drop all of them")
-    if selection.labelled:
-        clips = [clip for clip in clips if clip.labels]
+    notes = []
+    for flag in [flag for flag in CLIP_RULES if getattr(selection, flag)]:
+        read, clips = len(clips), [clip for clip in clips if CLIP_RULES[flag](clip)]
+        notes.append(f"--{flag} leaves out {read - len(clips)} of {read} clips")
+        if before and not clips:
+            raise InputError(f"--{flag} must leave a clip, got none of {read}")
+    after = label_counts(clips)
+    if lost := sorted(chosen - after.keys()):
+        notes.append(f"--single leaves no clip of {', '.join(lost)}")
     if selection.split_by == "official":
         clips = with_splits(_parted(clips) if reader.divided else clips, reader.split_by)
     else:
@@ -71,7 +82,7 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabula
         first = {name: sorted((stable_hash(clip.id), clip.id) for clip in clips if clip.split == name)[: selection.subset] for name in SPLITS}
         taken = {clip_id for members in first.values() for _, clip_id in members}
         clips = [clip for clip in clips if clip.id in taken]
-    return Selected(clips, tuple(sorted(labels)), merges, before, after)
+    return Selected(clips, tuple(sorted(after)), merges, before, after, tuple(notes))
 
 
 def _compact(clips: Iterable[Clip]) -> list[Clip]:

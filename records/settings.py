@@ -17,6 +17,7 @@ class Selection(Settings):
     top_tags: int | None = Field(None, gt=0, description="Keeps this many labels, those of most clips.")
     min_count: int = Field(0, ge=0, description="Keeps labels of at least this many clips.")
     labelled: bool = Field(False, description="Drops clips without a label that is kept.")
+    single: bool = Field(False, description="Drops clips without exactly one label that is kept, for tasks of one label a clip.")
     split_by: Literal["official", "group", "stratified"] = Field(
         "official",
         description="official: the dataset's own splits, where it has them. group: 80/10/10 % by a stable hash of the group. "

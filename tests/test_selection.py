@@ -48,6 +48,18 @@ def test_labels_are_chosen_by_name_rank_and_count():
     assert list(labels_of(min_count=2, labelled=True)) == ["1", "2", "3"]
 
 
+def test_single_keeps_clips_of_one_label_counted_after_merging_and_choosing():
+    """Of 5 clips 1 and 2 have two labels and 5 none; merged, clip 2 has one; with beats not chosen, 1 and 2 have one each."""
+    assert list(labels_of(single=True)) == ["3", "4"]
+    assert list(labels_of(single=True, merge=("synonyms",))) == ["2", "3", "4"]
+    assert labels_of(single=True, tags=("beat", "rock")) == {"1": ("rock",), "2": ("beat",), "3": ("rock",)}
+    selected = select(CLIPS, Selection(single=True, labelled=True), READER)
+    assert selected.labels == ("rock", "solo") and selected.counts_after == {"rock": 1, "solo": 1}
+    assert selected.notes == ("--labelled leaves out 1 of 5 clips", "--single leaves out 2 of 4 clips", "--single leaves no clip of beat, beats")
+    with pytest.raises(InputError, match="--single must leave a clip, got none of 5"):
+        select([clip(f"{number}", labels=("a", "b")) for number in range(5)], Selection(single=True), READER)
+
+
 @pytest.mark.parametrize(
     ("selection", "complaint"),
     [
