@@ -98,10 +98,10 @@ def info(directory: tyro.conf.Positional[Path], /) -> None:
 
 
 def demo(out: tyro.conf.Positional[Path], /, clips: int = 600, seed: int = 0) -> None:
-    """Synthesises the embedded demo collection as audio files and a csv that `build` takes.
+    """Synthesises the embedded demo collection as audio files, a csv that `build` takes, and the families of its column event.
 
     Args:
-        out: directory of the audio and demo.csv.
+        out: directory of the audio, demo.csv and demo_families.csv.
         clips: how many.
         seed: of everything in it.
     """
