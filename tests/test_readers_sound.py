@@ -345,6 +345,45 @@ def test_esc50_without_audio_ends_in_what_to_get(tmp_path):
     complains("audio must hold the files that esc50.csv lists, got none of 6: get ESC-50", "esc50", plant(tmp_path, {"meta/esc50.csv": ESC50_CSV}))
 
 
+# Ten files of the first edition of ESC-10, and their rows in the csv that was published later.
+FIRST_EDITION = """
+1-100032-A-0.wav,1,0,dog,True,100032,A        001 - Dog bark/1-100032-A.ogg
+1-17367-A-10.wav,1,10,rain,True,17367,A       002 - Rain/1-17367-A.ogg
+1-28135-B-11.wav,1,11,sea_waves,True,28135,B  003 - Sea waves/1-28135-B.ogg
+1-211527-C-20.wav,1,20,crying_baby,True,211527,C  004 - Baby cry/1-211527-C.ogg
+1-21934-A-38.wav,1,38,clock_tick,True,21934,A 005 - Clock tick/1-21934-A.ogg
+1-26143-A-21.wav,1,21,sneezing,True,26143,A   006 - Person sneeze/1-26143-A.ogg
+1-172649-F-40.wav,1,40,helicopter,True,172649,F   007 - Helicopter/1-172649-F.ogg
+1-116765-A-41.wav,1,41,chainsaw,True,116765,A 008 - Chainsaw/1-116765-A.ogg
+1-26806-A-1.wav,1,1,rooster,True,26806,A      009 - Rooster/1-26806-A.ogg
+1-17808-B-12.wav,1,12,crackling_fire,True,17808,B 010 - Fire crackling/1-17808-B.ogg
+"""
+
+
+def test_esc50_reads_the_first_edition_of_esc10_as_its_csv_does(tmp_path):
+    pairs = [line.split(maxsplit=1) for line in FIRST_EDITION.strip().splitlines()]
+    listing = "\n".join([ESC50_CSV.splitlines()[0], *(row for row, _ in pairs)])
+    published = plant(tmp_path / "published", {"meta/esc50.csv": listing, "audio/1-100032-A-0.wav": ""})
+    first = plant(tmp_path / "first", {name: "" for _, name in pairs} | {"001 - Dog bark/notes.txt": "", "esc10.csv": "path,tags\n"})
+    by_csv = clips("esc50", published, label_set="esc10", protocol="2")
+    found = clips("esc50", first, label_set="esc10", protocol="2")
+    assert [(one.labels, one.split, one.group) for one in found.values()] == [(one.labels, one.split, one.group) for one in by_csv.values()]
+    assert [(name, one.path) for name, one in found.items()] == [(name, first / name) for _, name in pairs]
+
+
+def test_esc50_what_the_first_edition_cannot_tell_is_one_line(tmp_path):
+    names = {line.split(maxsplit=1)[1]: "" for line in FIRST_EDITION.strip().splitlines()}
+    complains("esc50.csv is missing: get ESC-50", "esc50", plant(tmp_path / "a", names))
+    complains(
+        "001 - Dog bark/1-7.ogg must be named FOLD-RECORDING-TAKE.ogg",
+        "esc50",
+        plant(tmp_path / "b", names | {"001 - Dog bark/1-7.ogg": ""}),
+        label_set="esc10",
+    )
+    few = {name: text for name, text in names.items() if "Rooster" not in name}
+    complains("009 - Rooster is missing: the first edition of ESC-10 has ten folders", "esc50", plant(tmp_path / "c", few), label_set="esc10")
+
+
 def test_esc50_a_recording_in_two_splits_is_refused_when_built(tmp_path):
     root = plant(tmp_path, edited("esc50", "meta/esc50.csv", "B-19.wav,2", "B-19.wav,5"))
     with pytest.raises(InputError, match="a group must lie in one split, got '104105'"):
