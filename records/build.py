@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from records import datasets
 from records.datasets.clip import SPLITS, Clip, Source
-from records.selection import Selected, select, stable_hash
+from records.selection import Selected, label_families, select, stable_hash
 from records.settings import Selection, Work
 from tfmusic import audio, cli, files, run, schema
 from tfmusic.config import VERSION, InputError, Layout, Settings, printable
@@ -57,6 +57,7 @@ class Plan(Settings):
     merges: dict[str, str]
     counts_before: dict[str, int]
     counts_after: dict[str, int]
+    families: dict[str, tuple[str, ...]] = {}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -100,6 +101,7 @@ def build(
     vocabulary = vocabulary or Vocabulary(selected.labels)
     if not any(clip.labels for clip in selected.clips) or not len(vocabulary):
         raise InputError(f"no clip of {source.csv or source.audio} has a label")
+    families = _families(source, vocabulary, selected.merges)
     if layout.features.run:  # a worker of Beam may stand elsewhere
         layout = layout.model_copy(update={"features": layout.features.model_copy(update={"run": layout.features.run.absolute()})})
     workers = work.workers or os.cpu_count() or 1
@@ -107,19 +109,43 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with files.locked(out):
-            return _build(source, out, layout, vocabulary, selected, work, workers)
+            return _build(source, out, layout, vocabulary, selected, families, work, workers)
     except InputError:
         if made_here and isinstance(out, Path) and not any(out.iterdir()):
             out.rmdir()
         raise
 
 
+def _families(source: Source, vocabulary: Vocabulary, merges: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Families of the labels that are built, where the dataset has any; says which labels have none.
+
+    Raises:
+        InputError: a file of families is unusable, or has rows for none of the labels.
+    """
+    given = datasets.families(source)
+    families = label_families(given, vocabulary.names, merges)
+    without = [label for label in vocabulary.names if label not in families]
+    if source.families and not families:
+        found = ", ".join(map(repr, list(given)[:3])) or "no rows"
+        raise InputError(f"{source.families}: the column label must hold labels of the clips, such as {vocabulary.names[0]!r}, got {found}")
+    if given and without:
+        print(f"{len(without)} of {len(vocabulary)} labels have no family: {', '.join(without)}")
+    return families
+
+
 def _build(
-    source: Source, out: Path | RemotePath, layout: Layout, vocabulary: Vocabulary, selected: Selected, work: Work, workers: int
+    source: Source,
+    out: Path | RemotePath,
+    layout: Layout,
+    vocabulary: Vocabulary,
+    selected: Selected,
+    families: dict[str, tuple[str, ...]],
+    work: Work,
+    workers: int,
 ) -> schema.Manifest:
     """`build`, when nobody else is at it."""
     plan = _read_plan(out)
-    fingerprint = _fingerprint(selected.clips, source, layout, vocabulary, work, workers)
+    fingerprint = _fingerprint(selected.clips, source, layout, vocabulary, families, work, workers)
     if plan:
         if plan.fingerprint != fingerprint:
             raise InputError(f"{out} was begun with other clips, files or settings; choose another --out or delete it")
@@ -144,6 +170,7 @@ def _build(
             merges=selected.merges,
             counts_before=selected.counts_before if selected.merges else {},
             counts_after=selected.counts_after if selected.merges else {},
+            families=families,
         )
         files.write_text(out / PLAN, plan.model_dump_json(indent=1))
     selected.clips.clear()  # the lists are on disk now
@@ -354,6 +381,7 @@ def _finish(out: Path | RemotePath, plan: Plan, max_quarantined: float) -> schem
         merges=plan.merges,
         counts_before=plan.counts_before,
         counts_after=plan.counts_after,
+        families=plan.families,
     )
     files.write_text(out / NOTES, json.dumps(dict(zip(plan.shards, parts, strict=True))))
     files.write_text(out / schema.MANIFEST, manifest.model_dump_json(indent=1))
@@ -459,8 +487,16 @@ def _reopened(out: Path | RemotePath, hashes: bool) -> bool:
     return True
 
 
-def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: Vocabulary, work: Work, workers: int) -> str:
-    """Of all that decides the shards' bytes; of the audio its files' sizes and times."""
+def _fingerprint(
+    clips: list[Clip],
+    source: Source,
+    layout: Layout,
+    vocabulary: Vocabulary,
+    families: dict[str, tuple[str, ...]],
+    work: Work,
+    workers: int,
+) -> str:
+    """Of all that decides the shards' bytes and the manifest; of the audio its files' sizes and times."""
 
     def about(path: Path | RemotePath) -> bytes:
         try:
@@ -473,6 +509,8 @@ def _fingerprint(clips: list[Clip], source: Source, layout: Layout, vocabulary: 
 
     numbers = (work.min_s, work.shard_mb)
     digest = hashlib.sha1(f"{schema.FORMAT} {source.dataset} {source.targets} {layout!r} {vocabulary.sha1} {numbers}".encode())
+    if families:
+        digest.update(repr(sorted(families.items())).encode())
     if layout.features.run:
         digest.update(about(layout.features.run / run.BEST))
     for clip, status in zip(clips, _threaded(lambda clip: about(clip.path), clips, workers), strict=True):

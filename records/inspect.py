@@ -18,6 +18,7 @@ from records.selection import bar, histogram
 from tfmusic import audio, cli, data, report, schema
 from tfmusic.config import Data, Layout
 from tfmusic.files import RemotePath
+from tfmusic.labels import family_matrix
 
 PICTURE = "labels.png"
 SILENT_PEAK = 32  # of 32,768: -60 dBFS
@@ -254,6 +255,11 @@ def info(directory: Path | RemotePath) -> str:
     for name, split in manifest.splits.items():
         lines.append(f"{name:6} {split.tracks:7} tracks  {manifest.hours(name):8.2f} h  {split.unlabelled} without a label")
     lines.append(shuffle_quality(directory, manifest))
+    if manifest.families:
+        names, lies_in = family_matrix(manifest.labels, manifest.families)
+        counts = ", ".join(f"{name} {count}" for name, count in zip(names, lies_in.sum(axis=0), strict=True))
+        without = [label for label in manifest.labels if label not in manifest.families]
+        lines.append(f"labels of each family: {counts}" + (f"; of none: {len(without)} ({', '.join(without)})" if without else ""))
     if manifest.merges:
         lines.append(histogram(manifest.counts_before, manifest.counts_after, manifest.merges) + "\nlabels of the records, train / valid / test:")
     totals = manifest.label_counts

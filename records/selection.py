@@ -85,6 +85,26 @@ def select(clips: Iterable[Clip], selection: Selection, reader: Reader, vocabula
     return Selected(clips, tuple(sorted(after)), merges, before, after, tuple(notes))
 
 
+def label_families(
+    families: Mapping[str, Collection[str]], labels: Iterable[str], merges: Mapping[str, str] = {}  # noqa: B006 (read only)
+) -> dict[str, tuple[str, ...]]:  # fmt: skip
+    """The families of the labels that are built.
+
+    Args:
+        families: of each label of the dataset, before merging or after.
+        labels: those that are built.
+        merges: old label to new one; the new one has the families of all that went into it, and its own.
+
+    Returns:
+        Families of each label that has any, alphabetical.
+    """
+    found = {label: set(families.get(label, ())) for label in labels}
+    for old, new in merges.items():
+        if new in found:
+            found[new].update(families.get(old, ()))
+    return {label: tuple(sorted(names)) for label, names in found.items() if names}
+
+
 def _compact(clips: Iterable[Clip]) -> list[Clip]:
     """Clips whose equal texts are one object: of 100,000 rows of a csv each has its own "rock"."""
     same: dict[object, object] = {}

@@ -10,8 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 
-from records import demo, synthesis
+from records import demo, inspect, synthesis
+from records.build import build
+from records.datasets.clip import Source
+from tests.conftest import write_csv
+from tfmusic import schema
 
 MAGNATAGATUNE = {
     tag.strip()
@@ -247,6 +252,69 @@ def test_table_and_audio_agree(tmp_path):
         assert (row["split"], row["group"], row["genre"], row["family"]) == (piece.split, piece.group, piece.genre, piece.family)
         assert (tuple(row["tags"].split("|")), tuple(row["event"].split("|"))) == (piece.tags, piece.event)
         assert float(row["valence"]) == pytest.approx(piece.affect["valence"], abs=5e-5)
+
+
+def test_every_event_has_families_and_a_clips_own_is_one_of_them(pieces):
+    families = demo.EVENT_FAMILIES
+    assert set(families) == {event for instrument in demo.INSTRUMENTS.values() for event in instrument.events}
+    assert {family for of in families.values() for family in of} == {style.family for style in demo.STYLES.values()}
+    assert all(piece.family in {family for event in piece.event for family in families[event]} for piece in pieces)
+
+
+def test_families_are_written_beside_the_table_and_an_existing_collection_gets_them(tmp_path):
+    demo.write(tmp_path, clips=1, workers=1)
+    written = tmp_path / "demo_families.csv"
+    with written.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["label"], row["family"]) for row in rows} == {(event, family) for event, of in demo.EVENT_FAMILIES.items() for family in of}
+    before = contents(tmp_path)
+    written.unlink()
+    demo.write(tmp_path, clips=1, workers=1)
+    assert contents(tmp_path) == before
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """Eight clips, where the table says nothing of the first one's energy."""
+    table = demo.write(tmp_path_factory.mktemp("eight"), clips=8, workers=1)
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["energy"] = ""
+    return write_csv(table, rows), rows
+
+
+def built(table, out, **options):
+    """The manifest, and a record of each clip."""
+    manifest = build(Source(dataset="csv", csv=table, audio=table.parent / "audio", **options), out)
+    records = tf.data.TFRecordDataset([str(out / shard.file) for shard in manifest.shards])
+    parsed = records.map(lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets))).as_numpy_iterator()
+    return manifest, {record["id"].decode(): record for record in parsed}
+
+
+@pytest.mark.parametrize("column", ["genre", "family"])
+def test_one_label_a_clip_comes_out_of_its_column(eight, tmp_path, column):
+    table, rows = eight
+    manifest, found = built(table, tmp_path / "out", tags_column=column)
+    assert manifest.labels == tuple(sorted({row[column] for row in rows})) and manifest.families == {}
+    assert {name: manifest.vocabulary.decode(record["labels"]) for name, record in found.items()} == {row["path"]: [row[column]] for row in rows}
+
+
+def test_targets_come_out_as_written_and_an_empty_cell_as_nan(eight, tmp_path):
+    """Four decimals, stored as float32."""
+    table, rows = eight
+    manifest, found = built(table, tmp_path / "out", tags_column="genre", targets=tuple(demo.AFFECT))
+    assert manifest.targets == ("valence", "energy", "danceability") and len(found) == 8
+    for row in rows:
+        expected = [float(row[name] or "nan") for name in manifest.targets]
+        np.testing.assert_array_equal(found[row["path"]]["targets"], np.float32(expected))
+    assert np.isnan(found[rows[0]["path"]]["targets"]).tolist() == [False, True, False]
+    assert not inspect.check(tmp_path / "out").errors
+
+
+def test_events_come_with_their_families(eight, tmp_path):
+    table, rows = eight
+    manifest, _ = built(table, tmp_path / "out", tags_column="event", families=table.parent / "demo_families.csv")
+    assert manifest.families == {event: tuple(sorted(demo.EVENT_FAMILIES[event])) for row in rows for event in row["event"].split("|")}
 
 
 def test_complete_collection_is_recognised_and_anything_else_is_made_anew(tmp_path, monkeypatch):

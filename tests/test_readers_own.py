@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from records import datasets
+from records import datasets, inspect
 from records.build import build
 from records.datasets.clip import Source
+from records.settings import Selection
 from tests.conftest import LAYOUT, RATE_HZ, tone, write_csv
-from tfmusic import files
+from tfmusic import files, schema
 from tfmusic.config import InputError
 
 
@@ -91,3 +92,63 @@ def test_a_cell_of_a_store_that_tensorflow_does_not_open_names_its_line(tmp_path
     listing = write_csv(tmp_path / "list.csv", [{"path": "s3://bucket/x.wav", "tags": "a"}])
     with pytest.raises(InputError, match=r"list.csv line 2: a path must be local or begin with gs://, got s3://bucket/x.wav"):
         paths_of(tmp_path, listing)
+
+
+# --- families -------------------------------------------------------------------------------------------------------------------------------
+FAMILIES = "label,family\nlow,pitch\nhigh,pitch\nnoisy,noise\n high , register\nlow,pitch\nelsewhere,pitch\n"
+
+
+def families_csv(directory, text=FAMILIES):
+    (directory / "families.csv").write_text(text)
+    return directory / "families.csv"
+
+
+def test_families_of_a_csv_reach_the_manifest_and_follow_merged_labels(collection, tmp_path, capsys):
+    """hiss is called noisy in the records; rare has no family, elsewhere no clip; twice the same row is one."""
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, families=families_csv(tmp_path))
+    manifest = build(source, tmp_path / "out", LAYOUT, selection=Selection(merge=("noisy=hiss",)))
+    assert manifest.families == {"high": ("pitch", "register"), "hiss": ("noise",), "low": ("pitch",)}
+    assert schema.read_manifest(tmp_path / "out") == manifest
+    assert "1 of 4 labels have no family: rare\n" in capsys.readouterr().out
+    assert "labels of each family: noise 1, pitch 2, register 1; of none: 1 (rare)" in inspect.info(tmp_path / "out")
+
+
+def test_other_families_are_other_records(collection, records, tmp_path):
+    """The shards are the same; the manifest would not be."""
+    source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",), families=families_csv(tmp_path))
+    manifest = build(source, tmp_path / "out", LAYOUT)
+    assert manifest.shards == schema.read_manifest(records).shards and manifest.sha1 != schema.read_manifest(records).sha1
+    assert build(source, tmp_path / "out", LAYOUT) == manifest
+    with pytest.raises(InputError, match="begun with other clips, files or settings"):
+        build(source.model_copy(update={"families": families_csv(tmp_path, "label,family\nlow,other\n")}), tmp_path / "out", LAYOUT)
+
+
+def test_folders_take_families(tmp_path):
+    plant(tmp_path, "dog/1.wav", "rain/1.wav")
+    given = Source(dataset="folders", audio=tmp_path, families=families_csv(tmp_path, "family,label\nanimal,dog\n"))
+    assert datasets.families(given) == {"dog": ("animal",)}
+    assert datasets.families(Source(dataset="folders", audio=tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "families.csv is missing: --families must be a file of yours"),
+        ("label,group\nlow,a\n", "families.csv must have the column 'family', got label, group"),
+        ("label,family\nlow\n", "families.csv line 2: a row must have 2 cells, got fewer"),
+        ("label,family\nlow,a\n,a\n", "families.csv line 3: label must be a name, got an empty cell"),
+        ("label,family\nlow, \n", "families.csv line 2: family must be a name, got an empty cell"),
+        ("label,family\nLow,a\n", "families.csv: the column label must hold labels of the clips, such as 'high', got 'Low'"),
+        ("label,family\n", "families.csv: the column label must hold labels of the clips, such as 'high', got no rows"),
+    ],
+)
+def test_a_wrong_file_of_families_is_one_line_and_leaves_nothing(collection, tmp_path, text, complaint):
+    path = tmp_path / "families.csv" if text is None else families_csv(tmp_path, text)
+    with pytest.raises(InputError, match=complaint) as error:
+        build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, families=path), tmp_path / "out", LAYOUT)
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_a_dataset_of_its_own_families_takes_no_file(tmp_path):
+    with pytest.raises(InputError, match="--dataset esc50 takes no --families, got .*families.csv"):
+        datasets.read(Source(dataset="esc50", audio=tmp_path, families=families_csv(tmp_path)))

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from records.datasets import READERS, read
+from records.datasets import READERS, families, read
 from records.datasets.clip import Source
 from records.datasets.esc50 import splits_of
 from records.datasets.fsd50k import FAMILIES, lineages, topmost
@@ -213,6 +213,29 @@ def test_fsd50k_families_are_those_above_the_topmost_classes(tmp_path):
     assert five["4258"] == ()
 
 
+def test_fsd50k_classes_have_the_families_that_reach_them(tmp_path):
+    """Compared with a walk down from each family instead of up from each class; Hiss lies below Cat and below Onomatopoeia."""
+    root = plant(tmp_path, FSD50K)
+    below = {i: children for i, _, children in ONTOLOGY}
+
+    def reached(i):
+        return {i}.union(*(reached(child) for child in below[i]))
+
+    tops = {name: reached(i) for i, name, _ in ONTOLOGY if name in FAMILIES}
+    classes = {row.split(",")[1]: row.split(",")[2] for row in FSD50K["FSD50K.ground_truth/vocabulary.csv"].split()}
+    found = families(Source(dataset="fsd50k", audio=root, ontology=root / "ontology.json"))
+    assert {name: set(of) for name, of in found.items()} == {name: {top for top, ids in tops.items() if i in ids} for name, i in classes.items()}
+    assert found["Hiss"] == ("Animal", "Source-ambiguous sounds") and found["Animal"] == ("Animal",)
+    assert families(Source(dataset="fsd50k", audio=root)) == {}
+    assert families(Source(dataset="fsd50k", audio=root, label_set="families6", ontology=root / "ontology.json")) == {}
+
+
+def test_fsd50k_a_class_that_the_ontology_lacks_is_one_line(tmp_path):
+    root = plant(tmp_path, edited("fsd50k", "FSD50K.ground_truth/vocabulary.csv", "/m/07yv9", "/m/0"))
+    with pytest.raises(InputError, match="vocabulary.csv: mids must be classes of .*ontology.json, got '/m/0'"):
+        families(Source(dataset="fsd50k", audio=root, ontology=root / "ontology.json"))
+
+
 def test_lineages_follow_every_parent_and_end_in_a_loop():
     above = lineages({"top": ["a", "b"], "a": ["x"], "b": ["x"], "other": ["x"], "x": [], "l": ["m"], "m": ["l"]})
     assert above["x"] == {"x", "a", "b", "top", "other"} and above["top"] == {"top"} and above["l"] == {"l", "m"}
@@ -345,6 +368,20 @@ def test_esc50_without_audio_ends_in_what_to_get(tmp_path):
     complains("audio must hold the files that esc50.csv lists, got none of 6: get ESC-50", "esc50", plant(tmp_path, {"meta/esc50.csv": ESC50_CSV}))
 
 
+def test_esc50_classes_have_their_group(tmp_path):
+    root = plant(tmp_path, ESC50)
+    found = families(Source(dataset="esc50", audio=root))
+    assert found == {
+        "dog": ("Animals",),
+        "thunderstorm": ("Natural soundscapes & water sounds",),
+        "crying_baby": ("Human, non-speech sounds",),
+        "keyboard_typing": ("Interior/domestic sounds",),
+        "chainsaw": ("Exterior/urban noises",),
+    }
+    assert families(Source(dataset="esc50", audio=root, label_set="esc10")) == found
+    assert families(Source(dataset="esc50", audio=root, label_set="groups")) == {}
+
+
 # Ten files of the first edition of ESC-10, and their rows in the csv that was published later.
 FIRST_EDITION = """
 1-100032-A-0.wav,1,0,dog,True,100032,A        001 - Dog bark/1-100032-A.ogg
@@ -369,6 +406,8 @@ def test_esc50_reads_the_first_edition_of_esc10_as_its_csv_does(tmp_path):
     found = clips("esc50", first, label_set="esc10", protocol="2")
     assert [(one.labels, one.split, one.group) for one in found.values()] == [(one.labels, one.split, one.group) for one in by_csv.values()]
     assert [(name, one.path) for name, one in found.items()] == [(name, first / name) for _, name in pairs]
+    options = {"dataset": "esc50", "label_set": "esc10"}
+    assert families(Source(audio=first, **options)) == families(Source(audio=published, **options))
 
 
 def test_esc50_what_the_first_edition_cannot_tell_is_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """Records: exact round trip, chunks that reach every start position, and a manifest that refuses what does not fit it."""
 
+import hashlib
 import json
 import shutil
 
@@ -87,6 +88,18 @@ def test_a_manifest_is_read_back_as_written(records):
     assert manifest.labels == ("high", "low", "noisy", "rare") and manifest.targets == ("pitch",) and manifest.layout == LAYOUT
     assert {name: split.tracks for name, split in manifest.splits.items()} == {"train": 32, "valid": 12, "test": 16}
     assert manifest.split("train").label_counts == (16, 16, 16, 1)
+
+
+def test_records_without_families_keep_their_fingerprint(records, tmp_path):
+    """A manifest from before there were families lacks the field: its sha1 is that of its own compact JSON, families or not in this code."""
+    copy = shutil.copytree(records, tmp_path / "copy")
+    held = json.loads((copy / "manifest.json").read_text())
+    assert held.pop("families") == {}
+    (copy / "manifest.json").write_text(json.dumps(held))
+    compact = json.dumps(held, separators=(",", ":"), ensure_ascii=False)
+    assert schema.read_manifest(copy).sha1 == schema.read_manifest(records).sha1 == hashlib.sha1(compact.encode()).hexdigest()
+    with_families = schema.read_manifest(records).model_copy(update={"families": {"high": ("pitch",)}})
+    assert with_families.sha1 != schema.read_manifest(records).sha1
 
 
 def change(**fields):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from records.datasets.clip import SPLITS, Clip, Reader
-from records.selection import histogram, label_counts, select, stable_hash, with_splits
+from records.selection import histogram, label_counts, label_families, select, stable_hash, with_splits
 from records.settings import Selection
 from tfmusic.config import InputError
 
@@ -58,6 +58,14 @@ def test_single_keeps_clips_of_one_label_counted_after_merging_and_choosing():
     assert selected.notes == ("--labelled leaves out 1 of 5 clips", "--single leaves out 2 of 4 clips", "--single leaves no clip of beat, beats")
     with pytest.raises(InputError, match="--single must leave a clip, got none of 5"):
         select([clip(f"{number}", labels=("a", "b")) for number in range(5)], Selection(single=True), READER)
+
+
+def test_families_follow_merged_labels_and_leave_out_the_rest():
+    """beat takes in what beats was, and keeps its own; solo has none; what is not built is not there."""
+    given = {"beats": ["rhythm"], "beat": ["pulse", "rhythm"], "rock": ["genre"], "gone": ["genre"]}
+    assert label_families(given, ("beat", "rock", "solo"), {"beats": "beat"}) == {"beat": ("pulse", "rhythm"), "rock": ("genre",)}
+    assert label_families({"beats": ["rhythm"]}, ("beat",), {"beats": "beat"}) == {"beat": ("rhythm",)}
+    assert label_families({}, ("beat",)) == {}
 
 
 @pytest.mark.parametrize(

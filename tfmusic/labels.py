@@ -1,10 +1,10 @@
-"""The ordered names a model scores: one file format, one fingerprint, and the way from names to a row of zeros and ones and back."""
+"""The ordered names a model scores: one file format, one fingerprint, the way from names to a row of zeros and ones and back, and families."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +68,23 @@ class Vocabulary:
         if not names:
             raise InputError(f"{path} must hold one label a line, got an empty file")
         return cls(names)
+
+
+def family_matrix(labels: Sequence[str], families: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Which label lies in which family; `y_true @ matrix > 0` says which families a row of labels has.
+
+    >>> family_matrix(["cat", "hiss", "hum"], {"cat": ("Animal",), "hiss": ("Animal", "Things")})
+    (('Animal', 'Things'), array([[1, 0],
+           [1, 1],
+           [0, 0]]))
+
+    Args:
+        labels: names in order.
+        families: of each label; one that is not there has none.
+
+    Returns:
+        Names of the families in alphabetical order, and 0/1 int64 `[shape=(labels, families)]`.
+    """
+    names = tuple(sorted({family for label in labels for family in families.get(label, ())}))
+    matrix = [[family in families.get(label, ()) for family in names] for label in labels]
+    return names, np.array(matrix, np.int64).reshape(len(labels), len(names))

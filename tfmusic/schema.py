@@ -83,6 +83,7 @@ class Manifest(Settings):
     merges: dict[str, str] = {}  # old label -> new one, as asked for
     counts_before: dict[str, int] = {}  # clips with each label of the dataset before merging and choosing
     counts_after: dict[str, int] = {}  # the same afterwards, before --subset
+    families: dict[str, tuple[str, ...]] = {}  # label -> its families, alphabetical; labels without one are not there
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -100,8 +101,11 @@ class Manifest(Settings):
 
     @property
     def sha1(self) -> str:
-        """Fingerprint of everything in it, the shards' hashes included: of the records themselves."""
-        return hashlib.sha1(self.model_dump_json().encode()).hexdigest()
+        """Fingerprint of everything in it, the shards' hashes included: of the records themselves.
+
+        Records without families have the one that they had before there were any, so that runs on them still know them.
+        """
+        return hashlib.sha1(self.model_dump_json(exclude=None if self.families else {"families"}).encode()).hexdigest()
 
     def split(self, name: str) -> Split:
         """Counts of one split.

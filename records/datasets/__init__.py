@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from records.datasets import csv, esc50, fma, folders, fsd50k, gtzan, magnatagatune, mtg_jamendo, nsynth
 from records.datasets.clip import Clip, Reader, Source
@@ -21,7 +21,7 @@ READERS: dict[str, Reader] = {
     "nsynth": nsynth.READER,
 }
 _OPTIONS = {"label_set": "label_sets", "protocol": "protocols"}  # field of Source -> field of Reader with its allowed values
-_PARTICULAR = ("metadata", "csv", "tags_column", "targets", "ontology")  # fields that only readers with them in `takes` look at
+_PARTICULAR = ("metadata", "csv", "tags_column", "targets", "ontology", "families")  # fields that only readers with them in `takes` look at
 
 
 def read(source: Source) -> Iterator[Clip]:
@@ -33,6 +33,24 @@ def read(source: Source) -> Iterator[Clip]:
     Raises:
         InputError: no such dataset, label set or protocol, an option that the reader does not take, or a file that is missing or malformed.
     """
+    return reader_of(source.dataset).read(_filled(source))
+
+
+def families(source: Source) -> Mapping[str, tuple[str, ...]]:
+    """Families of a dataset's labels; empty when it has none.
+
+    Args:
+        source: as of `read`.
+
+    Raises:
+        InputError: as of `read`.
+    """
+    reader = reader_of(source.dataset)
+    return reader.families(_filled(source)) if reader.families else {}
+
+
+def _filled(source: Source) -> Source:
+    """The source with its reader's defaults, checked."""
     reader = reader_of(source.dataset)
     filled = {}
     for field, allowed in _OPTIONS.items():
@@ -48,7 +66,7 @@ def read(source: Source) -> Iterator[Clip]:
         if isinstance(source.audio, RemotePath):
             source.audio.stat()  # raises what hides behind the answer no
         raise InputError(f"--audio must be a folder, got {source.audio}")
-    return reader.read(source.model_copy(update=filled))
+    return source.model_copy(update=filled)
 
 
 def reader_of(dataset: str) -> Reader:

@@ -58,6 +58,7 @@ class Source(Settings):
     label_set: str | None = pydantic.Field(None, description="Which of the dataset's label sets (`records datasets`); none: its first.")
     protocol: str | None = pydantic.Field(None, description="Which of the dataset's published splits (`records datasets`); none: its first.")
     ontology: Location | None = pydantic.Field(None, description="fsd50k: the AudioSet ontology.json, for its families.")
+    families: Location | None = pydantic.Field(None, description="csv, folders: a csv with columns label, family; several rows, several families.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Reader:
         split_by: how clips without a split get one: "group" (a stable hash of the group) or "stratified" (equal shares of every label).
         divided: whether the official splits may divide a group; each part of it then is a group of its own, `NAME (split)`.
         takes: further fields of `Source` that it reads.
+        families: from a source, filled in likewise, to the families of its labels (groups to sum figures up by, such as the top of an ontology);
+            labels that have none or that no clip has may be in it. None: the dataset has no families.
     """
 
     read: Callable[[Source], Iterator[Clip]]
@@ -81,6 +84,7 @@ class Reader:
     split_by: str = "group"
     divided: bool = False
     takes: tuple[str, ...] = ()
+    families: Callable[[Source], Mapping[str, tuple[str, ...]]] | None = None
 
 
 def needed(path: Path, get: str) -> Path:
@@ -126,6 +130,21 @@ def table(path: Path, columns: Sequence[str], get: str, delimiter: str = ",") ->
                 yield rows.line_num, {name: "" if cell is None else cell for name, cell in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} must be a readable utf-8 table: {error}") from error
+
+
+def families_of(source: Source) -> dict[str, tuple[str, ...]]:
+    """The families of each label in the table --families; empty without one.
+
+    Raises:
+        InputError: the table is missing, lacks a column or has an empty cell.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for line, row in table(source.families, ("label", "family"), "--families must be a file of yours") if source.families else ():
+        label, family = row["label"].strip(), row["family"].strip()
+        if not (label and family):
+            raise InputError(f"{source.families} line {line}: {'family' if label else 'label'} must be a name, got an empty cell")
+        found[label] = (*found.get(label, ()), family)
+    return found
 
 
 def document(path: Path, kind: type, get: str) -> Any:

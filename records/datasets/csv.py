@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from records.datasets.clip import SPLITS, Clip, Reader, Source, table
+from records.datasets.clip import SPLITS, Clip, Reader, Source, families_of, table
 from tfmusic import files
 from tfmusic.config import InputError
 from tfmusic.files import RemotePath
@@ -76,4 +76,4 @@ def _number(row: dict[str, str], column: str, where: str, rule: str = "", allowe
     return value
 
 
-READER = Reader(read, takes=("csv", "tags_column", "targets"))
+READER = Reader(read, takes=("csv", "tags_column", "targets", "families"), families=families_of)

@@ -53,6 +53,8 @@ def read(source: Source) -> Iterator[Clip]:
     figure is the mean over the five. Labels: `categories` are the 50 classes, `groups` the five groups of ten, `esc10` the ten classes of
     ESC-10 without the clips of the others.
 
+    Families: the group of each of the classes.
+
     Group: the Freesound recording that a clip was cut from. The README says that no recording is in two folds, and the 304 recordings of
     ESC-10 are not; a csv in which one is (an edited one) is refused when the records are built.
 
@@ -75,6 +77,15 @@ def read(source: Source) -> Iterator[Clip]:
         if not label:
             raise InputError(f"{where}: category must name a class, got an empty cell")
         yield Clip(id=name, path=folder / name, split=split, group=row["src_file"].strip() or name, labels=(label,))
+
+
+def class_families(source: Source) -> dict[str, tuple[str, ...]]:
+    """The group of each class; empty where the groups are the labels.
+
+    Raises:
+        InputError: as of `read`.
+    """
+    return {} if source.label_set == "groups" else {row["category"].strip(): (_group(row, where),) for where, row in _rows(source)}
 
 
 def splits_of(test_fold: str) -> dict[str, str]:
@@ -125,4 +136,4 @@ def _cell(row: dict[str, str], column: str, allowed: Collection[str], rule: str,
     return text
 
 
-READER = Reader(read, label_sets=("categories", "groups", "esc10"), protocols=("5", "1", "2", "3", "4"), takes=("metadata",))
+READER = Reader(read, label_sets=("categories", "groups", "esc10"), protocols=("5", "1", "2", "3", "4"), takes=("metadata",), families=class_families)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from records.datasets.clip import Clip, Reader, Source
+from records.datasets.clip import Clip, Reader, Source, families_of
 from tfmusic import files
 from tfmusic.config import InputError, printable
 
@@ -54,4 +54,4 @@ def _splits(folders: set[str]) -> dict[str, str]:
     return {folder: "valid" if tested and folder.lower().startswith("eval") else split for folder, split in named.items()}
 
 
-READER = Reader(read)
+READER = Reader(read, takes=("families",), families=families_of)

@@ -39,6 +39,8 @@ def read(source: Source) -> Iterator[Clip]:
     is of each family that the ontology puts Hiss in. `families5` leaves out the source-ambiguous sounds, the one that the set's README does
     not count among its main families; a clip of no other family has no label.
 
+    Families of the 200 classes: those of `families6` that a class lies below or is, with --ontology; without it they have none.
+
     Group: the uploader. The evaluation set shares none with the rest, but train and val share some (the authors keep such sharing small,
     not at zero): such an uploader is one group in train and one in val (`Reader.divided`). Without FSD50K.metadata every clip is its own
     group.
@@ -67,6 +69,18 @@ def read(source: Source) -> Iterator[Clip]:
                 group=uploaders.get(name) or name,
                 labels=families.of(_names(row["mids"]), where) if families else labels,
             )
+
+
+def class_families(source: Source) -> dict[str, tuple[str, ...]]:
+    """The top-level AudioSet families above each of the 200 classes; empty without --ontology, and of labels that are families themselves.
+
+    Raises:
+        InputError: as of `read`.
+    """
+    if source.ontology is None or LABEL_SETS[source.label_set]:
+        return {}
+    path, families = _first(source.metadata or source.audio, GROUND_TRUTH) / "vocabulary.csv", _Families.read(source)
+    return {name: families.of([mid], path) for name, mid in _vocabulary(path).items()}
 
 
 def lineages(children: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
@@ -101,7 +115,7 @@ def topmost(names: Iterable[str], above: Mapping[str, frozenset[str]]) -> list[s
 
 @dataclasses.dataclass(frozen=True)
 class _Families:
-    """The families of a label set, and where each class of the ontology lies."""
+    """The families of a label set, all of them for `classes`, and where each class of the ontology lies."""
 
     path: Path
     names: Mapping[str, str]  # id of a family -> its name, in the order of `FAMILIES`
@@ -120,9 +134,9 @@ class _Families:
         missing = [name for name in FAMILIES if name not in ids]
         if missing:
             raise InputError(f"{source.ontology} must hold the top-level class {missing[0]!r}: {GET_ONTOLOGY}")
-        return cls(source.ontology, {ids[name]: name for name in LABEL_SETS[source.label_set]}, above)
+        return cls(source.ontology, {ids[name]: name for name in LABEL_SETS[source.label_set] or FAMILIES}, above)
 
-    def of(self, mids: Sequence[str], where: str) -> tuple[str, ...]:
+    def of(self, mids: Sequence[str], where: str | Path) -> tuple[str, ...]:
         unknown = [mid for mid in mids if mid not in self.above]
         if unknown:
             raise InputError(f"{where}: mids must be classes of {self.path}, got {unknown[0]!r}")
@@ -136,8 +150,8 @@ def _first(root: Path, names: Sequence[str]) -> Path:
     return found[0] if found else needed(root / names[0], GET)
 
 
-def _vocabulary(path: Path) -> frozenset[str]:
-    """Classes of vocabulary.csv: rows of index, label, mid, without a header."""
+def _vocabulary(path: Path) -> dict[str, str]:
+    """Classes of vocabulary.csv and their ids in the ontology: rows of index, label, mid, without a header."""
     needed(path, GET)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -147,7 +161,7 @@ def _vocabulary(path: Path) -> frozenset[str]:
     short = [number for number, row in enumerate(rows, 1) if len(row) < 3]
     if short or not rows:
         raise InputError(f"{path} must have rows of index,label,mid, got {rows[short[0] - 1] if short else 'none'}")
-    return frozenset(row[1].strip() for row in rows)
+    return {row[1].strip(): row[2].strip() for row in rows}
 
 
 def _uploaders(root: Path, part: str) -> dict[str, str]:
@@ -170,4 +184,4 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in cell.split(",") if name.strip()))
 
 
-READER = Reader(read, label_sets=tuple(LABEL_SETS), divided=True, takes=("metadata", "ontology"))
+READER = Reader(read, label_sets=tuple(LABEL_SETS), divided=True, takes=("metadata", "ontology"), families=class_families)
