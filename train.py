@@ -22,7 +22,10 @@ from tfmusic.files import Location
 
 PROG = "python train.py"
 DEMO = Path("data/demo")
-USES = {"tagging": "python -m export predict {bundle} FILE...", "similarity": "python -m export similar build {bundle} DIR"}  # of a bundle
+USES = {"similarity": "python -m export similar build {bundle} DIR"}  # of a bundle, by task; of all others:
+USE = "python -m export predict {bundle} FILE..."
+DEMO_TAGS = {"genre": "genre", "events": "event"}  # column of the demo's listing, by task; of all others "tags"
+DEMO_TARGETS = ("valence", "energy", "danceability")
 
 
 class Modes(Settings):
@@ -124,10 +127,18 @@ def demo_records(experiment: Experiment) -> Path:
 
     print("records: the embedded demo collection, synthesised here; its scores mean nothing outside")
     listing = demo.write(DEMO)
-    window_s, rate_hz = experiment.frontend.window_s, experiment.frontend.sample_rate_hz
-    layout = Layout(sample_rate_hz=rate_hz, chunk_s=max(Layout().chunk_s, window_s + Layout().stride_s))
-    out = DEMO / f"records-v{demo.VERSION}.{schema.FORMAT}-{layout.sample_rate_hz}-{layout.chunk_s:g}"
-    build(Source(dataset="csv", csv=listing, audio=listing.parent / "audio"), out, layout)
+    window_s, rate_hz, column = experiment.frontend.window_s, experiment.frontend.sample_rate_hz, DEMO_TAGS.get(experiment.task, "tags")
+    source = Source(dataset="csv", csv=listing, audio=listing.parent / "audio", tags_column=column, targets=DEMO_TARGETS)
+    if column == "event":
+        source = source.model_copy(update={"families": listing.parent / "demo_families.csv"})
+    if experiment.sequences:
+        layout = Layout(sample_rate_hz=rate_hz, payload="features", features=experiment.sequences)
+        kind = "-".join(str(value) for value in experiment.sequences.model_dump(exclude_none=True).values())
+    else:
+        layout = Layout(sample_rate_hz=rate_hz, chunk_s=max(Layout().chunk_s, window_s + Layout().stride_s))
+        kind = f"{layout.chunk_s:g}"
+    out = DEMO / f"records-v{demo.VERSION}.{schema.FORMAT}-{column}-{rate_hz}-{kind}"
+    build(source, out, layout)
     return out
 
 
@@ -149,7 +160,7 @@ def finish(run_directory: Path, train: Callable[[], object]) -> None:
         f"""
 next:
   tensorboard --logdir {run_directory}/tensorboard
-  {USES[task].format(bundle=target)}
+  {USES.get(task, USE).format(bundle=target)}
   python -m records build --dataset csv --csv FILE --audio DIR --out data/mine && {PROG} --task {task} --records data/mine"""
     )
 

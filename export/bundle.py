@@ -6,6 +6,7 @@ saved_model/  model_float32.tflite  model_float16.tflite  labels.txt  model.json
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -29,6 +30,7 @@ RUN_FILES = (run.LABELS, run.EXPERIMENT, run.METRICS)  # copied as they are
 FILES = {"float32": "model_float32.tflite", "float16": "model_float16.tflite"}
 OUTPUTS = {
     "tags": "`tags`, one score in [0, 1] for each line of labels.txt.",
+    "targets": "`targets`, one number for each of model.json's targets.",
     "embedding": "`embedding`, a vector of unit length; the scalar product of two is how alike they sound.",
 }
 TOLERANCES = {SAVED_MODEL: 1e-5, FILES["float32"]: 1e-4, FILES["float16"]: 5e-3}  # greatest difference of a score from Keras'
@@ -70,7 +72,7 @@ def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
         content = to_tflite(model)
         (work / FILES["float32"]).write_bytes(content)
         (work / FILES["float16"]).write_bytes(to_float16(content, model))
-        files.write_text(work / MODEL_INFO, _model_info(info, model).model_dump_json(indent=1))
+        files.write_text(work / MODEL_INFO, _model_info(info, model, manifest).model_dump_json(indent=1))
         files.write_text(work / CARD, _card(info, model, manifest, _checked(work, model, info, manifest)))
         os.replace(work, out)
     finally:
@@ -78,8 +80,9 @@ def bundle(run_directory: Path | str, out: Path | str | None = None) -> Path:
     return out
 
 
-def _model_info(info: run.RunInfo, model: keras.Model) -> ModelInfo:
+def _model_info(info: run.RunInfo, model: keras.Model, manifest: schema.Manifest) -> ModelInfo:
     frontend = info.experiment.frontend
+    columns = data.target_columns(manifest, info.experiment) if "targets" in model.output else []
     return ModelInfo(
         name=info.experiment.recipe,
         task=info.experiment.task,
@@ -87,7 +90,9 @@ def _model_info(info: run.RunInfo, model: keras.Model) -> ModelInfo:
         window_samples=frontend.window_samples,
         hop_s=info.experiment.evaluation.hop_s,
         short=frontend.short,
+        pool=info.experiment.evaluation.pool,
         outputs={name: int(tensor.shape[1]) for name, tensor in model.output.items()},
+        targets=tuple(manifest.targets[column] for column in columns),
         files=FILES,
         vocabulary_sha1=info.vocabulary_sha1,
         code_version=VERSION,
@@ -159,10 +164,11 @@ def _checked(work: Path, model: keras.Model, info: run.RunInfo, manifest: schema
     experiment, windows = info.experiment, probes(info.experiment.frontend.window_samples)
 
     def scored(score: evaluate.Score, name: str) -> evaluate.Scored:
-        tracks = data.tracks(info.records, manifest, "test")
-        counted = cli.progress(tracks, total=manifest.split("test").tracks, unit="track", desc=name, leave=False)
-        return evaluate.score_tracks(score, counted, experiment.frontend, experiment.evaluation)
+        watch = functools.partial(cli.progress, total=manifest.split("test").tracks, unit="track", desc=name, leave=False)
+        return evaluate.score_split(score, info.records, manifest, "test", experiment, watch)
 
+    _, net, _ = models.parts(model)
+    units = {"targets": net.get_layer("targets").scale} if "targets" in net.output else {}  # a tempo of 120 has other digits than a valence of .5
     keras_score = evaluate.scorer(model)
     of_windows, of_tracks = keras_score(windows), scored(keras_score, "Keras").outputs
     saved = tf.saved_model.load(str(work / SAVED_MODEL))
@@ -175,11 +181,16 @@ def _checked(work: Path, model: keras.Model, info: run.RunInfo, manifest: schema
     rows = []
     for name, score in scorers.items():
         tracks, probed = scored(score, name), score(windows)
-        pairs = [(found[output], wanted[output]) for found, wanted in ((probed, of_windows), (tracks.outputs, of_tracks)) for output in wanted]
-        difference = float(np.max([np.abs(found - wanted).max() for found, wanted in pairs]))  # Python's max may lose a nan
+        pairs = [
+            (found[output] - wanted[output]) / units.get(output, 1.0)
+            for found, wanted in ((probed, of_windows), (tracks.outputs, of_tracks))
+            for output in wanted
+        ]
+        difference = float(np.max([np.abs(pair).max() for pair in pairs]))  # Python's max may lose a nan
         if not difference <= TOLERANCES[name]:  # a nan is refused too
             raise InputError(f"{name} must score within {TOLERANCES[name]:g} of Keras, got a difference of {difference:.2g}; nothing was written")
-        figures = evaluate.FIGURES[TASKS[experiment.task].output](tracks, 0, experiment.fit.seed)
+        known = (experiment, manifest, None)
+        figures = {key: value for output in TASKS[experiment.task].outputs for key, value in evaluate.FIGURES[output](tracks, known, 0).items()}
         rows.append({"file": name, "bytes": _bytes(work / name), "difference": difference, **figures})
     return rows
 
@@ -211,7 +222,7 @@ def _card(info: run.RunInfo, model: keras.Model, manifest: schema.Manifest, rows
     """card.md: what the model is, what it hears, what it was measured on."""
     frontend, evaluation = info.experiment.frontend, info.experiment.evaluation
     train, test = manifest.split("train"), manifest.split("test")
-    watched = TASKS[info.experiment.task].watched
+    watched = [name for name in TASKS[info.experiment.task].watched if name in rows[0]]
     table = ["| file | size | greatest difference from Keras | " + " | ".join(f"test {name}" for name in watched) + " |"]
     table.append("|" + "---|" * (3 + len(watched)))
     for row in rows:
@@ -226,7 +237,8 @@ def _card(info: run.RunInfo, model: keras.Model, manifest: schema.Manifest, rows
 Input: mono waveform in [-1, 1] at {frontend.sample_rate_hz} Hz, {frontend.window_samples} samples ({frontend.window_s:.3g} s); the log-mel is inside.
 Outputs: {outputs} A whole file is the mean over windows every {evaluation.hop_s:g} s.
 
-Every file scored all test tracks by itself; the difference is over their scores, silence, full scale, a constant and noise.
+Every file scored all test tracks by itself; the difference is over their scores, silence, full scale, a constant and noise, of targets in standard
+deviations of the training tracks.
 
 {chr(10).join(table)}
 """

@@ -35,8 +35,10 @@ class ModelInfo(Settings):
     sample_rate_hz: int = pydantic.Field(gt=0)
     window_samples: int = pydantic.Field(gt=0)
     hop_s: float = pydantic.Field(gt=0)
+    pool: str = "mean"  # of a file's windows: "mean" or "max" of their scores
     short: str
-    outputs: dict[str, int]  # "tags" -> number of labels, "embedding" -> dimensions
+    outputs: dict[str, int]  # "tags" -> number of labels, "targets" -> how many, "embedding" -> dimensions
+    targets: tuple[str, ...] = ()  # their names
     files: dict[str, str]  # precision -> file
     vocabulary_sha1: str
     code_version: str
@@ -44,17 +46,24 @@ class ModelInfo(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Scores of one file: `scores[i]` belongs to the window that begins at `starts_s[i]` and to `labels` by column."""
+    """What is said of one file: row i of `scores` and `targets` belongs to the window that begins at `starts_s[i]`."""
 
     duration_s: float
     starts_s: np.ndarray  # (windows,)
     scores: np.ndarray  # (windows, labels)
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # of the columns of `scores`; none: the model has no tags
+    targets: np.ndarray  # (windows, target names)
+    target_names: tuple[str, ...]
+    pool: str  # "mean" or "max"
 
     def ranked(self) -> dict[str, float]:
-        """Mean over the windows, highest first."""
-        means = self.scores.mean(axis=0)
-        return {self.labels[i]: float(means[i]) for i in np.argsort(-means, kind="stable")}
+        """Score of every label over the windows, highest first."""
+        pooled = self.scores.max(axis=0) if self.pool == "max" else self.scores.mean(axis=0)
+        return {self.labels[i]: float(pooled[i]) for i in np.argsort(-pooled, kind="stable")}
+
+    def numbers(self) -> dict[str, float]:
+        """Mean of every target over the windows."""
+        return dict(zip(self.target_names, self.targets.mean(axis=0).tolist(), strict=True))
 
 
 class Predictor:
@@ -91,27 +100,28 @@ class Predictor:
             raise InputError(f"{path} must have the tensors {wanted} that model.json and labels.txt tell of, got {shapes}")
 
     def __call__(self, waveform: np.ndarray, sample_rate_hz: int) -> dict[str, float]:
-        """Scores over a whole waveform.
+        """Scores over a whole waveform, or targets of a model that has these alone.
 
         Args:
             waveform: int16, or float in [-1, 1] `[shape=(samples,) or (samples, channels)]`.
             sample_rate_hz: of the waveform.
 
         Returns:
-            Label to score in [0, 1], highest first.
+            Label to score in [0, 1], highest first; or target to number.
 
         Raises:
             AudioError: too short, or not finite.
-            InputError: the bundle has no tags.
+            InputError: the bundle has neither.
         """
-        return self.over_time(audio.convert(waveform, sample_rate_hz, self.info.sample_rate_hz)).ranked()
+        prediction = self.over_time(audio.convert(waveform, sample_rate_hz, self.info.sample_rate_hz))
+        return prediction.ranked() or prediction.numbers()
 
     def file(self, path: Path | str) -> Prediction:
-        """Scores of an audio file.
+        """Scores and targets of an audio file.
 
         Raises:
             AudioError: the file cannot be used.
-            InputError: the bundle has no tags.
+            InputError: the bundle has neither.
         """
         return self.over_time(audio.load(Path(path), self.info.sample_rate_hz))
 
@@ -135,11 +145,14 @@ class Predictor:
         return (mean / max(np.linalg.norm(mean), 1e-12)).astype(np.float32)
 
     def over_time(self, waveform: np.ndarray) -> Prediction:
-        """Scores of every window of int16 mono audio at the model's own rate `[shape=(samples,)]`."""
-        self._needs("tags")
+        """Scores and targets of every window of int16 mono audio at the model's own rate `[shape=(samples,)]`."""
+        if "targets" not in self.info.outputs:
+            self._needs("tags")
         starts, outputs = self._outputs(waveform)
-        rate_hz = self.info.sample_rate_hz
-        return Prediction(len(waveform) / rate_hz, starts / rate_hz, outputs["tags"], self.labels.names)
+        rate_hz, none = self.info.sample_rate_hz, np.empty((len(starts), 0), np.float32)
+        labels = self.labels.names if "tags" in outputs else ()
+        scores, targets = outputs.get("tags", none), outputs.get("targets", none)
+        return Prediction(len(waveform) / rate_hz, starts / rate_hz, scores, labels, targets, self.info.targets, self.info.pool)
 
     def _outputs(self, waveform: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         window, rate_hz = self.info.window_samples, self.info.sample_rate_hz
@@ -152,7 +165,7 @@ class Predictor:
             raise InputError(f"the bundle {self.info.name} must have the output {output}, got {', '.join(self.info.outputs)} ({self.info.task})")
 
     def score(self, windows: np.ndarray) -> dict[str, np.ndarray]:
-        """float32 `[shape=(windows, samples)]` to every output: "tags" `[shape=(windows, labels)]`, "embedding" `[shape=(windows, dims)]`."""
+        """float32 `[shape=(windows, samples)]` to every output: "tags" `[shape=(windows, labels)]`, "targets", "embedding"."""
         outputs = {name: np.empty((len(windows), dims), np.float32) for name, dims in self.info.outputs.items()}
         for row, window in enumerate(windows):
             for name, values in self._run(waveform=window[None]).items():
@@ -196,7 +209,7 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
     document, failed = [], 0
     table = csv.writer(sys.stdout, lineterminator="\n")
     if over_time and not json_output:
-        table.writerow(["file", "start_s", *predictor.labels.names])
+        table.writerow(["file", "start_s", *(predictor.labels.names if "tags" in predictor.info.outputs else ()), *predictor.info.targets])
     for path in files:
         try:
             with cli.hush():
@@ -205,23 +218,26 @@ def main(bundle: Path, files: Sequence[Path], *, json_output: bool, over_time: b
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        tags = prediction.ranked()
+        tags, numbers = prediction.ranked(), prediction.numbers()
         starts = np.round(prediction.starts_s, 3).tolist()
-        rows = list(zip(starts, np.round(prediction.scores.astype(float), 6).tolist(), strict=True))
+        rows = list(zip(starts, np.round(np.hstack([prediction.scores, prediction.targets]).astype(float), 6).tolist(), strict=True))
         if json_output:
             entry = {
                 "file": printable(path),
                 "duration_s": round(prediction.duration_s, 3),
                 "tags": [{"tag": tag, "score": round(score, 6)} for tag, score in tags.items()],
             }
+            if numbers:
+                entry["targets"] = {name: round(value, 6) for name, value in numbers.items()}
             if over_time:
-                entry["windows"] = [{"start_s": start, "scores": dict(zip(prediction.labels, row, strict=True))} for start, row in rows]
+                names = (*prediction.labels, *prediction.target_names)
+                entry["windows"] = [{"start_s": start, "scores": dict(zip(names, row, strict=True))} for start, row in rows]
             document.append(entry)
         elif over_time:
             table.writerows([printable(path), start, *row] for start, row in rows)
         else:
             print(f"{printable(path)}  ({prediction.duration_s:.1f} s)")
-            for tag, score in list(tags.items())[:top]:
+            for tag, score in [*list(tags.items())[:top], *numbers.items()]:
                 print(f"  {score:.3f}  {tag}")
     if json_output:
         json.dump(document, sys.stdout, indent=1)

@@ -279,10 +279,7 @@ def _embedder(directory: Path) -> keras.Model:
     Raises:
         InputError: the run has no model.
     """
-    frontend, net, _ = models.parts(evaluate.load_best(directory))
-    fed = [layer.input for layer in net.layers if layer.name == "logits"] or [net.output["embedding"]]
-    waveform = keras.Input((frontend.frontend.window_samples,), name="waveform")
-    return keras.Model(waveform, keras.Model(net.input, fed[0])(frontend(waveform)))
+    return models.vector_of(evaluate.load_best(directory))
 
 
 @once

@@ -47,6 +47,12 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @contextlib.contextmanager
 def new_environment(requirements: str, directory: Path):
     """The interpreter of a virtual environment of one of requirements/; it holds gigabytes, so it does not outlive its user."""
@@ -89,6 +95,24 @@ def records(collection, tmp_path_factory) -> Path:
 
     out = tmp_path_factory.mktemp("records") / "shards"
     build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), out, LAYOUT)
+    return out
+
+
+@pytest.fixture(scope="session")
+def one_label(collection, tmp_path_factory) -> Path:
+    """Records of `collection` for one label of all: a clip is high or low; its pitch in Hz says which, unknown for every fifth; noise is 1 or 0."""
+    from records.build import build
+    from records.datasets.clip import Source
+
+    rows = []
+    for number, row in enumerate(read_csv(collection / "clips.csv")):
+        tags = row["tags"].split("|")
+        height = "high" if "high" in tags else "low"
+        pitch = "" if number % 5 == 0 else {"high": 2250, "low": 325}[height]
+        rows.append(row | {"tags": height, "pitch": pitch, "noise": float("noisy" in tags)})
+    out = tmp_path_factory.mktemp("one_label") / "records"
+    listing = write_csv(out.parent / "clips.csv", rows)
+    build(Source(dataset="csv", csv=listing, audio=collection, targets=("pitch", "noise")), out, LAYOUT)
     return out
 
 

@@ -1,4 +1,4 @@
-"""BatchNormalization: Keras' own layer is the reference, in value, gradient and everything around."""
+"""Layers that the networks share. BatchNormalization: Keras' own is the reference, in value, gradient and everything around."""
 
 import keras
 import numpy as np
@@ -202,3 +202,13 @@ def test_shapes_survive_symbolically():
 
 def test_scaled_keeps_a_filter():
     assert [blocks.scaled(64, width) for width in (1.0, 0.5, 1e-3)] == [64, 32, 1]
+
+
+def test_unit_length_is_exact_and_leaves_nothing_as_it_is():
+    """(3, 4) / 5; the zero vector and its gradient are 0, where a division by the length is nan."""
+    layer, vectors = blocks.UnitLength(), tf.constant([[3.0, 4.0], [0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(vectors)
+        found = layer(vectors)
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    assert np.isfinite(tape.gradient(found, vectors)).all()

@@ -87,9 +87,10 @@ def test_chosen_windows_come_in_the_order_asked_for_and_from_all_over_the_track(
     rows = tf.constant([longest, 3, 5] * 400, tf.int64)
     waveform = catalogue.waveform(table, manifest, longest)
     starts = []
-    for number, (window, labels, index) in enumerate(data.chosen_windows(manifest, EXPERIMENT, table, rows, tf.constant(0, tf.int64))):
+    for number, (window, truth, index) in enumerate(data.chosen_windows(manifest, EXPERIMENT, table, rows, tf.constant(0, tf.int64))):
         assert index == number
-        np.testing.assert_array_equal(labels, table.labels[rows[number]])
+        np.testing.assert_array_equal(truth["labels"], table.labels[rows[number]])
+        np.testing.assert_array_equal(truth["targets"], table.targets[rows[number]])
         if number % 3 == 0:
             (start,) = positions(waveform, window.numpy())
             starts.append(start)

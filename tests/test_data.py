@@ -2,6 +2,7 @@
 
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import soundfile
@@ -38,7 +39,7 @@ def take(dataset, threads=None):
     options = tf.data.Options()
     if threads:
         options.threading.private_threadpool_size = threads
-    return [tuple(np.asarray(part) for part in batch) for batch in dataset.with_options(options).as_numpy_iterator()]
+    return list(dataset.with_options(options).as_numpy_iterator())
 
 
 def epochs_of(ramps, first, last, experiment=EXPERIMENT):
@@ -46,9 +47,9 @@ def epochs_of(ramps, first, last, experiment=EXPERIMENT):
     begin = np.cumsum([0, *LENGTHS[:-1]]) - 32_768
     stream = tf.data.Dataset.range(first, last).flat_map(lambda epoch: data.windows(*ramps, experiment, epoch))
     found = []
-    for window, labels, _ in take(stream):
-        track = int(labels.argmax())
-        assert labels.sum() == 1
+    for window, truth, _ in take(stream):
+        track = int(truth["labels"].argmax())
+        assert truth["labels"].sum() == 1
         kept = min(LENGTHS[track], len(window))
         np.testing.assert_array_equal(window[:kept], np.arange(window[0], window[0] + kept))
         np.testing.assert_array_equal(window[kept:], 0)
@@ -96,8 +97,7 @@ def test_batches_do_not_depend_on_threads_or_the_process_seed_and_a_later_start_
     assert steps == 8 and len(whole) == 4 * steps  # 32 clips x 2 crops / 8, 4 epochs
     tail = take(data.train_batches(records, manifest, AUGMENTED, first_epoch=1), threads=4)
     for expected, found in zip(whole[steps:], tail, strict=True):
-        for left, right in zip(expected, found, strict=True):
-            np.testing.assert_array_equal(left, right)
+        keras.tree.map_structure(np.testing.assert_array_equal, expected, found)
     assert not np.array_equal(whole[0][0], whole[steps][0])
 
 
@@ -113,9 +113,8 @@ def test_flac_gives_the_windows_and_tracks_of_samples_in_fewer_bytes(records, fl
     experiment = EXPERIMENT.model_copy(update={"frontend": EXPERIMENT.frontend.model_copy(update={"short": short})})
     plain = records, schema.read_manifest(records)
     streams = [tf.data.Dataset.range(2).flat_map(lambda epoch, of=of: data.windows(*of, experiment, epoch)) for of in (plain, flac_records)]
-    for left, right in zip(*map(take, streams), strict=True):
-        for expected, found in zip(left, right, strict=True):
-            np.testing.assert_array_equal(expected, found)
+    for expected, found in zip(*map(take, streams), strict=True):
+        keras.tree.map_structure(np.testing.assert_array_equal, expected, found)
     for left, right in zip(*(data.tracks(*of, "test") for of in (plain, flac_records)), strict=True):
         assert left.id == right.id
         np.testing.assert_array_equal(left.waveform, right.waveform)
@@ -140,7 +139,7 @@ def test_batches_mix_tracks_beyond_the_order_they_lie_in(records):
 
     def first_labels(buffer):
         experiment = EXPERIMENT.model_copy(update={"data": EXPERIMENT.data.model_copy(update={"shuffle_buffer": buffer})})
-        return np.concatenate([labels for _, labels in take(data.train_batches(records, manifest, experiment).take(8))])
+        return np.concatenate([truth["labels"] for _, truth in take(data.train_batches(records, manifest, experiment).take(8))])
 
     shuffled, unshuffled = first_labels(64), first_labels(1)
     assert not np.array_equal(shuffled, unshuffled)
@@ -149,7 +148,9 @@ def test_batches_mix_tracks_beyond_the_order_they_lie_in(records):
 
 def test_mixed_labels_stay_between_0_and_1_and_features_are_finite(records):
     manifest = schema.read_manifest(records)
-    for features, labels in take(data.train_batches(records, manifest, AUGMENTED).take(4)):
+    for features, truth in take(data.train_batches(records, manifest, AUGMENTED).take(4)):
+        labels = truth["labels"]
+        assert truth["targets"].shape == (8, 1) and 0 <= truth["targets"].min() and truth["targets"].max() <= 1
         assert features.shape == (8, 32, 16) and features.dtype == np.float32 and np.isfinite(features).all()
         assert labels.shape == (8, 4) and 0 <= labels.min() and labels.max() <= 1
     assert ((labels > 0) & (labels < 1)).any()

@@ -75,6 +75,21 @@ def test_an_fft_size_that_tflite_lacks_is_exported_as_a_matrix_product(tmp_path)
         np.testing.assert_allclose(found[name], values, atol=1e-4)
 
 
+def test_the_embedding_of_nothing_is_zero_in_every_file():
+    """A net whose last units are all silent, as ReLUs of a small net are on silence: LiteRT made nan of Keras' own normalisation."""
+    net = models.build(Net(name="cnn2d", width=0.125), (32, 16), 5)
+    for layer in net.layers:
+        if layer.name.startswith("norm"):
+            gamma, beta, *moving = layer.get_weights()
+            layer.set_weights([0 * gamma, beta - 1, *moving])
+    model = models.deploy(LogMel(EXPERIMENT.frontend), net, "sigmoid")
+    interpreter = Interpreter(model_content=bundling.to_tflite(model))
+    interpreter.allocate_tensors()
+    window = np.zeros((1, 4000), "float32")
+    assert not np.any(interpreter.get_signature_runner("serving_default")(waveform=window)["embedding"])
+    assert not np.any(evaluate.scorer(model)(window)["embedding"])
+
+
 def test_float16_halves_a_net_but_leaves_the_front_end_in_float32(tmp_path):
     """On a net large enough that its weights dominate; the mel filters and the window stay what they were."""
     net = models.build(Net(name="cnn2d"), (32, 16), 5)

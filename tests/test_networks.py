@@ -85,17 +85,17 @@ def test_panns_pool_by_mean_over_bands_and_maximum_plus_mean_over_time():
 
 
 # --- sizes ---------------------------------------------------------------------------------------------------------------------------------
-def cells(size, count):
-    """PyTorch's: cell i is from floor(i n / k) up to ceil((i + 1) n / k)."""
-    return [slice(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
-
-
-@pytest.mark.parametrize(("frames", "mels"), [(32, 8), (10, 5), (4, 4), (3, 1)])
-def test_the_grid_of_cnn4_is_the_mean_over_each_cell(frames, mels):
-    x = np.random.default_rng(0).normal(size=(2, frames, mels, 3)).astype("float32")
-    found = keras.layers.AdaptiveAveragePooling2D((4, 4))(x)
-    expected = [[x[:, rows, columns].mean((1, 2)) for columns in cells(mels, 4)] for rows in cells(frames, 4)]
-    np.testing.assert_allclose(np.moveaxis(found, 0, 2), expected, atol=1e-6)
+@pytest.mark.parametrize(("frames", "mels"), [(512, 128), (172, 83), (32, 16)])
+def test_the_grid_of_cnn4_is_pytorchs_adaptive_pooling(frames, mels):
+    """Of maps of 32 x 8, 10 x 5 and 2 x 1: cells that divide the map, that overlap, and that repeat what there is."""
+    torch = pytest.importorskip("torch")
+    net = build("cnn4", (frames, mels), width=0.05)
+    (last,) = [layer for layer in net.layers if layer.name.startswith("max_pooling2d")][-1:]
+    (flat,) = [layer for layer in net.layers if isinstance(layer, keras.layers.Flatten)]
+    features = np.random.default_rng(0).normal(size=(2, frames, mels)).astype("float32")
+    maps, found = keras.Model(net.input, [last.output, flat.input])(features)
+    expected = torch.nn.AdaptiveAvgPool2d((4, 4))(torch.tensor(np.array(maps)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(516, 128), (431, 64), (20, 16)])

@@ -108,8 +108,8 @@ def mixup(features, labels, seed, alpha: float):
     l are near 0 or 1.
 
     Args:
-        features: floats `[shape=(batch, ...)]`.
-        labels: any nest (dict, tuple, list) of tensors `[shape=(batch, ...)]`; multi-hot, one-hot or regression targets. Class numbers
+        features: any nest (dict, tuple, list) of floats `[shape=(batch, ...)]`.
+        labels: any nest of tensors `[shape=(batch, ...)]`; multi-hot, one-hot or regression targets. Class numbers
             have no mixture: encode them one-hot first.
         seed: of the batch, int32 or int64 `[shape=(2,)]`.
         alpha: strength `float >= 0`; 0 leaves everything as it is.
@@ -123,18 +123,18 @@ def mixup(features, labels, seed, alpha: float):
     >>> features, labels = mixup(tf.random.normal((8, 188, 96)), {"tags": tf.eye(8)}, seed=[1, 2], alpha=0.4)
     """
     config.Augment(mixup_alpha=alpha)
-    features = tf.convert_to_tensor(features)
+    features = keras.tree.map_structure(tf.convert_to_tensor, features)
     labels = keras.tree.map_structure(_mixable, labels)
     if alpha == 0:
         return features, labels
-    uniform = tf.random.stateless_uniform([tf.shape(features)[0], 3], seed, minval=2.0**-24)
+    uniform = tf.random.stateless_uniform([tf.shape(keras.tree.flatten(features)[0])[0], 3], seed, minval=2.0**-24)
     weights, partners = _beta(uniform[:, 0], uniform[:, 1], alpha), tf.argsort(uniform[:, 2])
 
     def mixed(tensor):
         weight = tf.cast(tf.reshape(weights, [-1] + [1] * (tensor.shape.rank - 1)), tensor.dtype)
         return weight * tensor + (1 - weight) * tf.gather(tensor, partners)
 
-    return mixed(features), keras.tree.map_structure(mixed, labels)
+    return keras.tree.map_structure(mixed, features), keras.tree.map_structure(mixed, labels)
 
 
 def _mixable(labels):

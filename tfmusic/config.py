@@ -264,42 +264,11 @@ class Net(Settings):
     """The network from log-mel to logits: an entry of `tfmusic.models.MODELS`."""
 
     name: Literal[
-        "linear",
-        "mlp",
-        "cnn1d",
-        "cnn1d_3",
-        "cnn1d_4",
-        "cnn2d",
-        "cnn2d_4",
-        "cnn2d_deep",
-        "fcn",
-        "crnn",
-        "crnn_attention",
-        "lstm",
-        "musicnn",
-        "musicnn_vgg",
-        "musicnn_vgg_msd",
-        "musical_res",
-        "short_chunk",
-        "short_chunk_res",
-        "cnn3",
-        "cnn4",
-        "vgg_like",
-        "crnn_fsd",
-        "cnn6",
-        "cnn10",
-        "cnn14",
-        "mobile",
-        "efficientnet_b0",
-        "densenet121",
-        "vgg13",
-        "vgg16",
-        "vgg19",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-    ] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")
+        "linear", "mlp", "cnn1d", "cnn1d_3", "cnn1d_4", "cnn2d", "cnn2d_4", "cnn2d_deep", "fcn", "crnn", "crnn_attention", "lstm",
+        "musicnn", "musicnn_vgg", "musicnn_vgg_msd", "musical_res", "short_chunk", "short_chunk_res", "cnn3", "cnn4", "vgg_like",
+        "crnn_fsd", "cnn6", "cnn10", "cnn14", "mobile", "efficientnet_b0", "densenet121", "vgg13", "vgg16", "vgg19", "resnet18", "resnet34",
+        "resnet50", "resnet101",
+    ] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")  # fmt: skip
     width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the heads.")
     embedding: int = Field(0, ge=0, description="Dimensions that the embedding is projected to; 0: the vector that the tags come from.")
@@ -308,9 +277,12 @@ class Net(Settings):
 class Loss(Settings):
     """What is minimised."""
 
-    name: Literal["bce", "focal"] = Field("bce", description="Binary cross-entropy or focal loss.")
+    name: Literal["bce", "focal", "crossentropy"] = Field(
+        "bce", description="bce: binary cross-entropy, of independent labels, as focal is. crossentropy: of one label out of all."
+    )
     focal_gamma: float = Field(2.0, ge=0, description="Focusing strength of the focal loss.")
     focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Weight of the positives; none: no balancing.")
+    targets_weight: float = Field(1.0, gt=0, description="multitask: weight of the targets' squared error beside the labels' loss.")
 
 
 class Sampling(Settings):
@@ -364,6 +336,18 @@ SIMILARITY_READS = {
 }
 
 
+TASK_LOSSES = {  # what loss.name may be; the first is for those that have no labels to learn
+    "tagging": ("bce", "focal"),
+    "genre": ("crossentropy",),
+    "events": ("bce", "focal", "crossentropy"),
+    "emotion": ("bce",),
+    "multitask": ("bce", "focal", "crossentropy"),
+    "similarity": ("bce", "focal"),
+}
+TASKS_WITH_TARGETS = ("emotion", "multitask")
+SEQUENCE_NETS = ("lstm",)  # that read tracks of any length
+
+
 def _check_read(name: str, settings: Settings, choice: str, read: set[str]) -> None:
     """Refuses a field that is set and not read."""
     for field, value in settings:
@@ -389,9 +373,10 @@ class Fit(Settings):
 
 
 class Evaluation(Settings):
-    """How whole tracks are scored: windows at a fixed hop, mean over windows."""
+    """How whole tracks are scored: windows at a fixed hop, pooled."""
 
     hop_s: float = Field(1.5, gt=0, description="Seconds between the windows of a track; the last one ends at the track's end.")
+    pool: Literal["mean", "max"] = Field("mean", description="Of a track's windows: what their scores of a label become.")
     bootstrap: int = Field(500, ge=0, description="Resamples of the test tracks for the 95 % intervals; 0: none.")
 
 
@@ -399,8 +384,20 @@ class Experiment(Settings):
     """Everything a run needs besides its records."""
 
     recipe: str = Field(description="Name of the recipe this began as.")
-    task: Literal["tagging", "similarity"] = Field("tagging", description="Key of tfmusic.tasks.TASKS.")
-    init: Path | None = Field(None, description="Run directory whose net this one begins with; its front end and net are the defaults then.")
+    task: Literal["tagging", "genre", "events", "emotion", "multitask", "similarity"] = Field("tagging", description="Key of tfmusic.tasks.TASKS.")
+    frozen: str | None = Field(
+        None,
+        description="A trained net among the front ends, whose weights stay: a key of tfmusic.pretrained.PRETRAINED, or a run directory. "
+        "The net mlp reads its vector alone, all others beside the log-mel.",
+    )
+    sequences: Features | None = Field(
+        None, description="The net reads whole tracks from records of --payload features with these settings; none: windows of audio."
+    )
+    targets: tuple[str, ...] = Field((), description="emotion, multitask: numeric targets of the records that are learnt; none: all.")
+    init: Path | None = Field(
+        None, description="Run directory, or key of tfmusic.pretrained.PRETRAINED, whose net this one begins with; its front end and net are the "
+        "defaults then."
+    )  # fmt: skip
     freeze: str | None = Field(None, description="Layer up to which the net keeps the weights of --init.")
     frontend: FrontEnd = FrontEnd()
     augment: Augment = Augment()
@@ -413,24 +410,59 @@ class Experiment(Settings):
     evaluation: Evaluation = Evaluation()
 
     @property
+    def activation(self) -> str:
+        """From logits to scores: "softmax" where one label of all is true, "sigmoid" where each is by itself."""
+        return "softmax" if self.loss.name == "crossentropy" else "sigmoid"
+
+    @property
     def triplets_given(self) -> bool:
         """Whether a batch is a row of anchor, positive, negative."""
         return self.sampling.batches in ("triplets", "extremes", "errors")
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        if self.task == "tagging":
-            if self.net.embedding:
-                raise ValueError(f"net.embedding is for the task similarity and must be 0 for tagging, got {self.net.embedding}")
-            _check_read("sampling", self.sampling, "tagging", set())
-            _check_read("similarity", self.similarity, "tagging", set())
+        if self.loss.name not in TASK_LOSSES[self.task]:
+            raise ValueError(f"loss.name must be {' or '.join(TASK_LOSSES[self.task])} for {self.task}, got {self.loss.name}")
         if self.task == "similarity":
             self._check_similarity()
+        else:
+            if self.net.embedding:
+                raise ValueError(f"net.embedding is for the task similarity and must be 0 for {self.task}, got {self.net.embedding}")
+            for name in ("sampling", "similarity"):
+                _check_read(name, getattr(self, name), self.task, set())
+        if self.targets and self.task not in TASKS_WITH_TARGETS:
+            raise ValueError(
+                f"targets are for {' and '.join(TASKS_WITH_TARGETS)} and must be left out for {self.task}, got {', '.join(self.targets)}"
+            )
+        if len({*self.targets}) < len(self.targets):
+            raise ValueError(f"targets must be different ones, got {', '.join(self.targets)}")
+        if self.task == "emotion":
+            _check_read("loss", self.loss, "emotion", {"name"})
+        elif self.task != "multitask":
+            _check_read("loss", self.loss, self.task, {*Loss.model_fields} - {"targets_weight"})
+        self._check_inputs()
+        if self.loss.name != "focal":
+            _check_read("loss", self.loss, self.loss.name, {*Loss.model_fields} - {"focal_gamma", "focal_alpha"})
         if self.init is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:
                     raise ValueError(f"{name} is for layers that --init brings and must be left out without it, got {value}")
         return self
+
+    def _check_inputs(self) -> None:
+        """What the net is fed fits it."""
+        if self.net.name == "mlp" and self.frozen is None:
+            raise ValueError("net.name mlp reads the vector of a frozen net: frozen must name one, got none")
+        if self.sequences is None:
+            return
+        if self.net.name not in SEQUENCE_NETS:
+            raise ValueError(f"net.name must be {' or '.join(SEQUENCE_NETS)} for sequences, got {self.net.name}")
+        if self.frozen or self.init or self.task == "similarity":
+            raise ValueError(
+                f"sequences are read by the net itself: frozen and init must be left out and the task not be similarity, got {self.task}"
+            )
+        for name in ("augment", "data"):
+            _check_read(name, getattr(self, name), "sequences", set())
 
     def _check_similarity(self) -> None:
         batches, batch_size, loss = self.sampling.batches, self.fit.batch_size, self.similarity.loss

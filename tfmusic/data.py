@@ -26,18 +26,22 @@ STREAMS = 8
 BUCKET_FRAMES = [round(16 * 2 ** (step / 2)) for step in range(21)]  # bounds of the buckets of sequences, 16 to 16,384
 
 
+Features = tf.Tensor | dict[str, tf.Tensor]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sequence:
     """A whole track of records that hold features."""
 
     id: str
+    group: str
     features: np.ndarray  # (frames, dims)
     labels: np.ndarray  # 0/1 (labels,)
     targets: np.ndarray  # float32 (targets,)
 
 
 def steps_per_epoch(manifest: schema.Manifest, experiment: Experiment) -> int:
-    """Full batches in one epoch.
+    """Full batches of windows in one epoch.
 
     Raises:
         InputError: the training split cannot fill one batch.
@@ -49,13 +53,40 @@ def steps_per_epoch(manifest: schema.Manifest, experiment: Experiment) -> int:
     return steps
 
 
-def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
-    """Refuses records that the experiment's windows cannot be cut from, with the build line that mends it.
+def target_columns(manifest: schema.Manifest, experiment: Experiment) -> list[int]:
+    """Which of the records' targets an experiment learns.
 
     Raises:
-        InputError: features instead of audio, another sample rate, or a window wider than chunk minus stride.
+        InputError: the records have none, or not those.
+    """
+    wanted = experiment.targets or manifest.targets
+    if not wanted or not {*wanted} <= {*manifest.targets}:
+        missing = [name for name in wanted if name not in manifest.targets]
+        raise InputError(
+            f"the records must have the targets that {experiment.task} learns, {', '.join(missing) or 'one at least'}, got "
+            f"{', '.join(manifest.targets) or 'none'}; build them with --targets NAME..."
+        )
+    return [manifest.targets.index(name) for name in wanted]
+
+
+def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
+    """Refuses records that the experiment's windows cannot be cut from, or whose features it does not read, with the build line that mends it.
+
+    Raises:
+        InputError: features instead of audio or others than asked for, another sample rate, or a window wider than chunk minus stride.
     """
     layout, frontend = manifest.layout, experiment.frontend
+    if experiment.sequences:
+        wanted = experiment.sequences.model_dump(exclude={"dtype"})
+        found = layout.features.model_dump(exclude={"dtype"}) if layout.payload == "features" else {}
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        if differing:
+            flags = " ".join(f"--features.{name.replace('_', '-')} {value}" for name, value in wanted.items() if value is not None)
+            raise InputError(
+                f"the records must hold features ({differing[0]} {wanted[differing[0]]}), got "
+                f"{found.get(differing[0], layout.payload)}; build them with --payload features {flags}"
+            )
+        return
     if layout.payload == "features":
         raise InputError(f"the records hold features ({layout.features.kind}), the experiment wants audio; build them with --payload pcm16")
     if layout.sample_rate_hz != frontend.sample_rate_hz:
@@ -70,7 +101,13 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
         )
 
 
-def train_batches(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, first_epoch: int = 0) -> tf.data.Dataset:
+def train_batches(
+    directory: Path | RemotePath,
+    manifest: schema.Manifest,
+    experiment: Experiment,
+    first_epoch: int = 0,
+    frontend: Callable[[tf.Tensor], Features] | None = None,
+) -> tf.data.Dataset:
     """Stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
 
     Args:
@@ -78,24 +115,26 @@ def train_batches(directory: Path | RemotePath, manifest: schema.Manifest, exper
         manifest: of the records.
         experiment: front end, augmentation, batch size, seed and number of epochs.
         first_epoch: where to begin `int >= 0`.
+        frontend: waveforms in -1..1 `[shape=(batch, samples)]` to the features of the net; none: the experiment's log-mel.
 
     Returns:
-        (features float32 `[shape=(batch, frames, mels)]`, labels float32 `[shape=(batch, labels)]`), up to the last epoch's end.
+        (features float32 `[shape=(batch, frames, mels)]`, or as the front end gives them, {"labels": float32 `[shape=(batch, labels)]`,
+        "targets", where the records have any: float32, nan where unknown `[shape=(batch, targets)]`}), up to the last epoch's end.
 
     Raises:
         InputError: the records do not fit the experiment.
     """
     check_records(manifest, experiment)
     steps, fit, alpha = steps_per_epoch(manifest, experiment), experiment.fit, experiment.augment.mixup_alpha
-    features_of = _features_of(experiment)
+    features_of = _features_of(experiment, frontend)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
 
         def example_of(step, batch):
-            waveforms, labels, index = batch
+            waveforms, truth, index = batch
             features = features_of(waveforms, _seeds(seed, MASK, index))
-            return augment.mixup(features, labels, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, labels)
+            return augment.mixup(features, truth, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, truth)
 
         stream = _shuffle(windows(directory, manifest, experiment, epoch), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
         stream = stream.batch(fit.batch_size, drop_remainder=True).take(steps).enumerate()
@@ -111,6 +150,7 @@ def chosen_batches(
     choose: Callable[[int], np.ndarray],
     truth: np.ndarray | None,
     first_epoch: int = 0,
+    frontend: Callable[[tf.Tensor], Features] | None = None,
 ) -> tf.data.Dataset:
     """Stream of training batches out of chosen tracks, a random window of each; otherwise as `train_batches`.
 
@@ -122,6 +162,7 @@ def chosen_batches(
         truth: what two windows must share to be alike: 0/1 for every row `[shape=(tracks, columns)]`, or the number of its group, -1 for none
             `[shape=(tracks,)]`; None: the clip, each of which comes twice in a row.
         first_epoch: where to begin `int >= 0`.
+        frontend: as in `train_batches`.
 
     Returns:
         One dict a batch: "features" float32 `[shape=(batch, frames, mels)]`, "truth" float32 `[shape=(batch, columns)]`, "labels" float32
@@ -132,7 +173,7 @@ def chosen_batches(
     """
     check_records(manifest, experiment)
     steps, fit = steps_per_epoch(manifest, experiment), experiment.fit
-    features_of = _features_of(experiment)
+    features_of = _features_of(experiment, frontend)
     clips = tf.one_hot(tf.range(fit.batch_size) // 2, fit.batch_size // 2)
     columns, table = truth_columns(experiment, truth), None if truth is None else tf.constant(truth)
 
@@ -147,9 +188,9 @@ def chosen_batches(
         rows = tf.ensure_shape(tf.numpy_function(lambda number: choose(int(number)), [epoch], tf.int64), (steps, fit.batch_size))
 
         def example_of(rows, batch):
-            waveforms, labels, index = batch
+            waveforms, known, index = batch
             features = features_of(waveforms, _seeds(seed, MASK, index))
-            return {"features": features, "truth": truth_of(rows), "labels": labels}
+            return {"features": features, "truth": truth_of(rows), "labels": known["labels"]}
 
         stream = chosen_windows(manifest, experiment, catalogue, tf.reshape(rows, [-1]), epoch).batch(fit.batch_size, drop_remainder=True)
         zipped = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(rows), stream)
@@ -165,13 +206,18 @@ def truth_columns(experiment: Experiment, truth: np.ndarray | None) -> int:
     return truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1
 
 
-def _features_of(experiment: Experiment) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _features_of(experiment: Experiment, frontend: Callable[[tf.Tensor], Features] | None) -> Callable[[tf.Tensor, tf.Tensor], Features]:
     """int16 windows and a seed each to features of training examples: front end and SpecAugment."""
-    frontend, masks = LogMel(experiment.frontend), experiment.augment.spec_augment
+    frontend, masks = frontend or LogMel(experiment.frontend), experiment.augment.spec_augment
 
-    def features_of(waveforms: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        features = frontend(tf.cast(waveforms, tf.float32) / 32768.0)
+    def masked(features: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         return augment.spec_augment(features, seeds, **masks.model_dump()) if masks.probability > 0 else features
+
+    def features_of(waveforms: tf.Tensor, seeds: tf.Tensor) -> Features:
+        features = frontend(tf.cast(waveforms, tf.float32) / 32768.0)
+        if isinstance(features, dict):
+            return {**features, "features": masked(features["features"], seeds)}
+        return masked(features, seeds) if features.shape.rank > 2 else features  # a frozen net's vector has nothing to mask
 
     return features_of
 
@@ -190,7 +236,8 @@ def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment:
         epoch: number of the epoch, an int64 scalar.
 
     Returns:
-        (window int16 `[shape=(samples,)]`, labels float32 `[shape=(labels,)]`, index int64 scalar: the window's number in the epoch).
+        (window int16 `[shape=(samples,)]`, {"labels": float32 `[shape=(labels,)]`, "targets": float32 `[shape=(targets,)]`}, index int64
+        scalar: the window's number in the epoch).
     """
     crops = experiment.data.crops_per_clip
     seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
@@ -234,7 +281,9 @@ def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Expe
         share = tf.cast(augment.hashed_uniform(_seeds(seed, CROP, index), 1)[:, 0], tf.float64)  # stateless_uniform takes one seed a call
         first = low + tf.cast(share * tf.cast(high - low, tf.float64), tf.int64) - example["start"]
         window = schema.decode_window(example["payload"], first, frontend.window_samples, frontend.short, manifest.layout.payload)
-        return window, tf.cast(example["labels"], tf.float32), index
+        # Only where there are any: unbatching vectors of length 0 is a segmentation fault in TensorFlow 2.21.
+        known = {"targets": example["targets"]} if manifest.targets else {}
+        return window, {"labels": tf.cast(example["labels"], tf.float32), **known}, index
 
     return records.enumerate().batch(PARSED_TOGETHER).map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
 
@@ -301,7 +350,7 @@ def sequences(directory: Path | RemotePath, manifest: schema.Manifest, split: st
     """
     _check_features(directory, manifest)
     for example, features in _whole(directory, manifest, split):
-        yield Sequence(example["id"].decode(), features, example["labels"], example["targets"])
+        yield Sequence(example["id"].decode(), example["group"].decode(), features, example["labels"], example["targets"])
 
 
 def sequence_batches(
@@ -343,6 +392,28 @@ def sequence_batches(
         lambda inputs, *_: tf.shape(inputs["mask"])[0], BUCKET_FRAMES, [batch_size] * (len(BUCKET_FRAMES) + 1)
     )
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def sequence_epochs(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, first_epoch: int = 0) -> tf.data.Dataset:
+    """Stream of training batches of feature sequences, epoch after epoch; arguments as of `train_batches`.
+
+    Returns:
+        (features float32, padded with 0 at the end `[shape=(batch, frames, dims)]`, {"labels", "targets"} as `train_batches`).
+    """
+    settings = experiment.fit
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        return sequence_batches(directory, manifest, settings.batch_size, settings.seed, epoch, experiment.data.shuffle_buffer).map(
+            lambda inputs, labels, targets: (inputs["features"], {"labels": labels, "targets": targets})
+        )
+
+    return _epochs(epoch_of, settings.epochs, first_epoch)
+
+
+def sequence_steps(directory: Path | RemotePath, manifest: schema.Manifest, batch_size: int) -> int:
+    """Batches in one epoch of `sequence_epochs`, the same in every one; they are counted by reading them."""
+    with damage_named(directory):
+        return sum(1 for _ in sequence_batches(directory, manifest, batch_size, 0, 0))
 
 
 def label_order(directory: Path | RemotePath, manifest: schema.Manifest, seed: int = 0) -> Iterator[np.ndarray]:

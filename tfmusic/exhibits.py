@@ -68,6 +68,8 @@ def of_embedding(embedded: Embedded, records: Location, manifest: schema.Manifes
     kinds = _kinds(embedded, triplets)
     panels = _panels(embedded, random)
     shown = {kind: triplets[np.flatnonzero(kinds == number)[0]] for number, kind in enumerate(KINDS) if (kinds == number).any()}
+    if manifest.layout.payload == "features":  # there is nothing to hear
+        panels, shown = panels[:0], {}
     heard = _waveforms({int(row) for rows in [*panels, *shown.values()] for row in rows}, records, manifest)
     exhibits = []
     if len(triplets):

@@ -81,7 +81,7 @@ SCOPES = {"musicnn": MUSICNN_SCOPES, "musicnn_vgg": VGG_SCOPES, "musicnn_vgg_msd
 
 
 # --- musicnn ------------------------------------------------------------------------------------------------------------------------------
-def deployed(name: str, directory: Path | str | None = None) -> keras.Model:
+def deployed(name: str, directory: Path | str | None = None, window_s: float | None = None) -> keras.Model:
     """One of musicnn's published taggers (Pons & Serra, ISMIR late-breaking demos 2019) with its original front end.
 
     Its windows are what the original cuts out of a whole track's spectrogram, 187 frames of 3.008 s, none of which holds padding: windows that
@@ -92,6 +92,7 @@ def deployed(name: str, directory: Path | str | None = None) -> keras.Model:
     Args:
         name: key of `PRETRAINED`.
         directory: with the folders MTT_musicnn, MTT_vgg, MSD_musicnn, MSD_vgg; none: the installed package musicnn, which is not imported.
+        window_s: length of its windows; none: the original's. musicnn pools over time and takes others, vgg does not.
 
     Returns:
         What `models.deploy` makes, saved and loaded like a run's best.keras: waveform in [-1, 1] at 16 kHz `[shape=(batch, 48128)]` to "tags",
@@ -107,8 +108,9 @@ def deployed(name: str, directory: Path | str | None = None) -> keras.Model:
         raise InputError(f"name must be one of {', '.join(PRETRAINED)}, got {name}")
     pretrained = PRETRAINED[name]
     folder = _folder(pretrained.folder, directory)
-    frontend = LogMel(pretrained.frontend)
-    shape = frontend.compute_output_shape((1, pretrained.frontend.window_samples))[1:]
+    settings = pretrained.frontend.model_copy(update={"window_s": window_s or pretrained.frontend.window_s})
+    frontend = LogMel(settings)
+    shape = frontend.compute_output_shape((1, settings.window_samples))[1:]
     net = models.build(pretrained.net, shape, len(pretrained.labels))
     found = _checkpoint(folder, SCOPES[pretrained.net.name])
     _fill([(net.get_layer(layer), arrays) for layer, arrays in found.items()], folder, epsilon=1e-3)

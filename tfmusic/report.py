@@ -49,7 +49,7 @@ def write(run_directory: Path | str) -> str:
     info = run.read(directory)
     figures = json.loads((directory / run.METRICS).read_text("utf-8"))
     manifest = schema.read_manifest(info.records)
-    watched = TASKS[info.experiment.task].watched
+    watched = tuple(name for name in TASKS[info.experiment.task].watched if name in figures["test"])
     shown = [Exhibit("Training", figure=curves(_history(directory / run.HISTORY), info.experiment.fit.monitor, watched))]
     if "map" in figures["test"]:
         shown.append(Exhibit("ROC-AUC of each tag", figure=per_label(figures["test"], "roc_auc", chance=0.5)))

@@ -10,9 +10,12 @@ bundle/           what is shipped
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib import metadata
 from pathlib import Path
+
+import numpy as np
 
 from tfmusic.config import VERSION, Experiment, InputError, Settings
 from tfmusic.files import Location, RemotePath
@@ -45,6 +48,16 @@ def describe(experiment: Experiment, records: Path | RemotePath, records_sha1: s
         code_version=VERSION,
         versions=versions,
     )
+
+
+def thresholds(run: Path) -> np.ndarray | None:
+    """Thresholds of the labels that the validation split gave, `[shape=(classes,)]`; none: the run is not evaluated, or needs none."""
+    path = run / METRICS
+    try:
+        found = json.loads(path.read_text("utf-8"))["validation"].get("thresholds") if path.is_file() else None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} must hold the figures of a run, got {str(error)[:100]!r}") from error
+    return None if found is None else np.array(found, np.float64)
 
 
 def read(run: Path) -> RunInfo:

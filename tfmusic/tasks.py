@@ -17,25 +17,46 @@ class Task:
     """One kind of prediction.
 
     Args:
-        activation: from logits to scores in the deployed model.
-        output: of the deployed model, that the task is about.
-        logged: names of its figures that go into the logs of every epoch as val_<name>; one of them picks the best epoch.
-        watched: those in the printed table and on the card.
+        outputs: of the deployed model, that the task is about.
+        logged: names of figures that go into the logs of every epoch as val_<name>, where the records and the loss have them (`logged`).
+        watched: those in the printed table and on the card; the first is the default of --fit.monitor.
+        trainee: (net, experiment, truth of chosen tracks) to the model that is fitted, and its losses and their weights by output; none: its
+            layers add their own.
         chooses: whether batches are made of chosen tracks (`tfmusic.sampling`), not of all in random order.
-        trainee: (net, experiment, truth of chosen tracks) to the model that is fitted, and its loss; none: its layers add their own.
     """
 
-    activation: str
-    output: str
+    outputs: tuple[str, ...]
     logged: tuple[str, ...]
     watched: tuple[str, ...]
-    chooses: bool
-    trainee: Callable[[keras.Model, Experiment, np.ndarray | None], tuple[keras.Model, keras.losses.Loss | None]]
+    trainee: Callable[[keras.Model, Experiment, np.ndarray | None], tuple[keras.Model, Losses | None]]
+    chooses: bool = False
 
 
-def _tagger(net: keras.Model, experiment: Experiment, truth: None) -> tuple[keras.Model, keras.losses.Loss]:
-    """Features to logits, and their loss."""
-    return keras.Model(net.input, net.output["logits"]), losses.make(experiment.loss)
+Losses = dict[str, tuple[keras.losses.Loss, float]]
+
+
+def logged(experiment: Experiment, families: bool) -> tuple[str, ...]:
+    """The figures of a run that go into its logs.
+
+    Args:
+        experiment: task and loss.
+        families: whether the records know families of labels.
+    """
+    absent = {*()} if experiment.activation == "softmax" else {*ONE_OF_FIGURES}
+    if not families:
+        absent.add("family_map")
+    return tuple(name for name in TASKS[experiment.task].logged if name not in absent)
+
+
+def _learner(net: keras.Model, experiment: Experiment, truth: None) -> tuple[keras.Model, Losses]:
+    """Features to all outputs that have a truth."""
+    found = {}
+    if "logits" in net.output:
+        found["logits"] = losses.make(experiment.loss), 1.0
+    if "targets" in net.output:
+        weight = experiment.loss.targets_weight if experiment.task == "multitask" else 1.0
+        found["targets"] = losses.TargetLoss(net.get_layer("targets").scale), weight
+    return keras.Model(net.input, {name: net.output[name] for name in found}), found
 
 
 LOSS_LAYERS: dict[str, Callable[..., keras.layers.Layer]] = {  # on (truth, embeddings)
@@ -77,12 +98,14 @@ def _embedder(net: keras.Model, experiment: Experiment, truth: np.ndarray | None
     return keras.Model(inputs, outputs), None
 
 
+RANKING = ("roc_auc", "map", "d_prime", "lwlrap")
+ONE_OF_FIGURES = ("accuracy", "balanced_accuracy", "f1_macro")  # of one label out of all; independent ones need thresholds first
+REGRESSION = ("mse", "r2", "spearman")
 TASKS: dict[str, Task] = {
-    "tagging": Task(
-        activation="sigmoid", output="tags", logged=("roc_auc", "map"), watched=("roc_auc", "map"), chooses=False, trainee=_tagger,
-    ),
-    "similarity": Task(
-        activation="sigmoid", output="embedding", logged=retrieval.FIGURES, watched=("recall_at_1", "map_at_r", "filtered_map_at_r"), chooses=True,
-        trainee=_embedder,
-    ),
-}  # fmt: skip
+    "tagging": Task(("tags",), RANKING, ("roc_auc", "map"), _learner),
+    "genre": Task(("tags",), (*ONE_OF_FIGURES, *RANKING), ("accuracy", "f1_macro"), _learner),
+    "events": Task(("tags",), (*RANKING, *ONE_OF_FIGURES, "family_map"), ("map", "accuracy", "d_prime", "lwlrap", "family_map"), _learner),
+    "emotion": Task(("targets",), REGRESSION, ("r2", "mse", "spearman"), _learner),
+    "multitask": Task(("tags", "targets"), (*RANKING, *ONE_OF_FIGURES, *REGRESSION), ("map", "accuracy", "r2", "spearman"), _learner),
+    "similarity": Task(("embedding",), retrieval.FIGURES, ("recall_at_1", "map_at_r", "filtered_map_at_r"), _embedder, chooses=True),
+}

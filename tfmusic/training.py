@@ -16,13 +16,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import callbacks, catalogue, cli, data, evaluate, files, models, optimizers, run, sampling, schema
+from tfmusic import callbacks, catalogue, cli, data, evaluate, files, models, optimizers, pretrained, run, sampling, schema, tasks
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
-from tfmusic.tasks import TASKS, Task
+from tfmusic.labels import Vocabulary
+from tfmusic.tasks import TASKS
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision -> Keras dtype policy
 CPU_FLAGS = Path("/proc/cpuinfo")
+LESS_IS_BETTER = {"mse"}  # figures that cannot pick the best epoch
 
 
 def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
@@ -62,7 +64,9 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
 def settled(experiment: Experiment) -> Experiment:
     """What "auto" means here, and other runs under paths that do not depend on where one stands."""
     changes: dict[str, object] = {"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})}
-    if experiment.init:
+    if experiment.frozen and experiment.frozen not in pretrained.PRETRAINED:
+        changes["frozen"] = str(Path(experiment.frozen).resolve())
+    if experiment.init and str(experiment.init) not in pretrained.PRETRAINED:
         changes["init"] = experiment.init.resolve()
     if experiment.sampling.tagger:
         changes["sampling"] = experiment.sampling.model_copy(update={"tagger": experiment.sampling.tagger.resolve()})
@@ -88,12 +92,12 @@ def resume(out: Path | str) -> Path:
     _check(manifest, info.experiment)
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
-    valid, test = (
-        evaluate.score_tracks(score, data.tracks(info.records, manifest, split), info.experiment.frontend, info.experiment.evaluation)
-        for split in ("valid", "test")
-    )
+    valid, test = (evaluate.score_split(score, info.records, manifest, split, info.experiment) for split in ("valid", "test"))
     files.write_npz(out / run.EMBEDDINGS, ids=test.ids, groups=test.groups, y_true=test.y_true, embedding=test.outputs["embedding"])
-    figures = {name: evaluate.figures(scored, manifest, info) for name, scored in (("validation", valid), ("test", test))}
+    thresholds = evaluate.tuned_thresholds(valid, info.experiment)
+    figures = {"validation": evaluate.figures(valid, manifest, info), "test": evaluate.figures(test, manifest, info, thresholds)}
+    if thresholds is not None:
+        figures["validation"]["thresholds"] = thresholds.tolist()
     files.write_json(out / run.METRICS, figures)
     return out
 
@@ -147,9 +151,9 @@ def _check_apart(source: Path, records: Path, manifest: schema.Manifest) -> None
         InputError: it has, or its records were built anew since, so that nobody can tell.
     """
     info = run.read(source)
-    for earlier in (info.experiment.init, info.experiment.sampling.tagger):
-        if earlier is not None:
-            _check_apart(earlier, records, manifest)
+    for earlier in (info.experiment.init, info.experiment.sampling.tagger, info.experiment.frozen):
+        if earlier is not None and str(earlier) not in pretrained.PRETRAINED:
+            _check_apart(Path(earlier), records, manifest)
     if info.records_sha1 == manifest.sha1:
         return
     try:
@@ -186,14 +190,20 @@ def precision_of(setting: str) -> str:
 def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
     """Everything that can be refused before the first step."""
     data.check_records(manifest, experiment)
-    data.steps_per_epoch(manifest, experiment)
-    allowed = [f"val_{name}" for name in TASKS[experiment.task].logged]
+    if not experiment.sequences:
+        data.steps_per_epoch(manifest, experiment)
+    allowed = [f"val_{name}" for name in tasks.logged(experiment, bool(manifest.families)) if name not in LESS_IS_BETTER]
     if experiment.fit.monitor not in allowed:
         raise InputError(f"--fit.monitor must be one of {', '.join(allowed)} for {experiment.task}, got {experiment.fit.monitor}")
-    for name in ("valid", "test"):
-        split = manifest.split(name)
-        if not any(0 < count < split.tracks for count in split.label_counts):
+    for name in ("train", "valid", "test"):
+        split, outputs = manifest.split(name), TASKS[experiment.task].outputs
+        if name != "train" and outputs != ("targets",) and not any(0 < count < split.tracks for count in split.label_counts):
             raise InputError(f"the {name} split must have a label that some of its {split.tracks} tracks have and some have not, got none")
+        if "tags" in outputs and experiment.activation == "softmax" and (split.unlabelled or sum(split.label_counts) != split.tracks):
+            raise InputError(
+                f"the {split.tracks} tracks of the {name} split must have one label each for --loss.name crossentropy, got {split.unlabelled} "
+                f"without and {sum(split.label_counts)} labels in all; build the records with --single"
+            )
 
 
 def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
@@ -203,13 +213,13 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
 
-    frontend = LogMel(experiment.frontend)
-    shape = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
-    classes = len(manifest.labels) if task.output == "tags" or experiment.similarity.tag_weight else 0
-    net = models.build(experiment.net, shape, classes, POLICIES[settings.precision])
+    frontend, shape = _front_end(experiment, manifest)
+    classes = len(manifest.labels) if "tags" in task.outputs or experiment.similarity.tag_weight else 0
+    targets = _spread(info.records, manifest, experiment) if "targets" in task.outputs else []
+    net = models.build(experiment.net, shape, classes, POLICIES[settings.precision], targets)
     # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
-    twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes)
-    deployed = models.deploy(frontend, twin, task.activation)
+    twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes, targets=targets)
+    deployed = models.deploy(frontend, twin, experiment.activation)
     if experiment.init and not (out / run.STATE).is_file():
         _load_weights(net, experiment, info.records, manifest)
     if experiment.freeze:
@@ -219,11 +229,10 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     def validated() -> evaluate.Scored:
         if twin is not net:
             twin.set_weights(net.get_weights())
-        tracks = data.tracks(info.records, manifest, "valid")
-        return evaluate.score_tracks(score, tracks, experiment.frontend, experiment.evaluation)
+        return evaluate.score_split(score, info.records, manifest, "valid", experiment)
 
     watchers = [
-        _watcher(task, validated, settings.seed),
+        _watcher(experiment, manifest, validated),
         callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
         keras.callbacks.EarlyStopping(settings.monitor, mode="max", patience=settings.patience),
         keras.callbacks.TensorBoard(out / run.TENSORBOARD, write_graph=False),
@@ -236,29 +245,90 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     if stopped or first_epoch >= settings.epochs:
         return
     chosen = _choose(out, info, manifest) if task.chooses else None
-    trainee, loss = task.trainee(net, experiment, chosen.truth if chosen else None)
-    trainee.compile(optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]), loss=loss)
+    trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None)
+    trainee.compile(
+        optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]),
+        loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
+        loss_weights={name: weight for name, (_, weight) in losses.items()} if losses else None,
+    )
     trainee.optimizer.build(trainee.trainable_variables)
+    steps = 0 if experiment.sequences else data.steps_per_epoch(manifest, experiment)
     if chosen:
         names = [*trainee.input]
-        stream = data.chosen_batches(manifest, experiment, chosen.tracks, chosen.rows, chosen.truth, first_epoch)
+        stream = data.chosen_batches(manifest, experiment, chosen.tracks, chosen.rows, chosen.truth, first_epoch, frontend)
         stream = stream.map(lambda batch: ({name: batch[name] for name in names},))
     else:
-        stream = data.train_batches(info.records, manifest, experiment, first_epoch)
+        if experiment.sequences:
+            steps = data.sequence_steps(info.records, manifest, settings.batch_size)
+            stream = data.sequence_epochs(info.records, manifest, experiment, first_epoch)
+        else:
+            stream = data.train_batches(info.records, manifest, experiment, first_epoch, frontend)
+        columns = data.target_columns(manifest, experiment) if targets else []
+        wanted = {"logits": lambda truth: truth["labels"], "targets": lambda truth: tf.gather(truth["targets"], columns, axis=1)}
+        stream = stream.map(lambda features, truth: (features, {name: wanted[name](truth) for name in losses}))
     with data.damage_named(info.records):
         trainee.fit(
             stream,
             initial_epoch=first_epoch,
             epochs=settings.epochs,
-            steps_per_epoch=data.steps_per_epoch(manifest, experiment),
+            steps_per_epoch=steps,
             callbacks=[*watchers, state, callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)])],
             shuffle=False,  # the stream is shuffled
             verbose=1 if sys.stdout.isatty() else 2,
         )
 
 
-def _watcher(task: Task, validated: Callable[[], evaluate.Scored], seed: int) -> callbacks.TrackMetrics:
+def _front_end(experiment: Experiment, manifest: schema.Manifest) -> tuple[LogMel | keras.Model | None, models.Shape | dict[str, models.Shape]]:
+    """What stands before the net, and the shape of what the net reads."""
+    if experiment.sequences:
+        return None, (None, manifest.feature_dims)
+    settings = experiment.frontend
+    frozen = _frozen(experiment) if experiment.frozen else None
+    frontend = models.front_end(settings, frozen, alone=experiment.net.name == "mlp")
+    shapes = frontend.compute_output_shape((None, settings.window_samples)) if frozen is None else frontend.output_shape
+    return frontend, {name: shape[1:] for name, shape in shapes.items()} if isinstance(shapes, dict) else shapes[1:]
+
+
+def _frozen(experiment: Experiment) -> keras.Model:
+    """The trained net that --frozen names: waveform of the experiment's window to a vector.
+
+    Raises:
+        InputError: no run, or one of another rate or window.
+    """
+    if experiment.frozen in pretrained.PRETRAINED:
+        source = pretrained.PRETRAINED[experiment.frozen].frontend.model_copy(update={"window_s": experiment.frontend.window_s})
+    else:
+        source = run.read(Path(experiment.frozen)).experiment.frontend
+    for name in ("sample_rate_hz", "window_s"):
+        ours, theirs = getattr(experiment.frontend, name), getattr(source, name)
+        if ours != theirs:
+            raise InputError(f"--frontend.{name.replace('_', '-')} must be that of --frozen {experiment.frozen}, {theirs:g}, got {ours:g}")
+    if experiment.frozen in pretrained.PRETRAINED:
+        return models.vector_of(pretrained.deployed(experiment.frozen, window_s=source.window_s))
+    return models.vector_of(evaluate.load_best(Path(experiment.frozen)))
+
+
+def _spread(records: Path, manifest: schema.Manifest, experiment: Experiment) -> list[tuple[float, float]]:
+    """Mean and standard deviation of every target that is learnt, over the training tracks that have it.
+
+    Raises:
+        InputError: a target that no two training tracks have with different values.
+    """
+    columns = data.target_columns(manifest, experiment)
+    with data.damage_named(records):
+        values = catalogue.read(records, manifest).targets[:, columns].astype(np.float64)
+    spread = []
+    for column, number in zip(columns, range(len(columns)), strict=True):
+        known = values[~np.isnan(values[:, number]), number]
+        if not len(known) or known.std() == 0:
+            raise InputError(f"the target {manifest.targets[column]!r} must have two values or more among the training tracks, got {len({*known})}")
+        spread.append((float(known.mean()), float(known.std())))
+    return spread
+
+
+def _watcher(experiment: Experiment, manifest: schema.Manifest, validated: Callable[[], evaluate.Scored]) -> callbacks.TrackMetrics:
     """The callback that logs the task's figures of whole validation tracks."""
+    outputs, names = TASKS[experiment.task].outputs, tasks.logged(experiment, bool(manifest.families))
 
     def embedded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         scored = validated()
@@ -267,11 +337,11 @@ def _watcher(task: Task, validated: Callable[[], evaluate.Scored], seed: int) ->
     def figures() -> dict[str, float]:
         scored = validated()
         if not scored.finite:
-            return dict.fromkeys(task.logged, math.nan)
-        found = evaluate.FIGURES[task.output](scored, 0, seed)
-        return {name: found[name] for name in task.logged}
+            return dict.fromkeys(names, math.nan)
+        found = {name: value for output in outputs for name, value in evaluate.FIGURES[output](scored, (experiment, manifest, None), 0).items()}
+        return {name: math.nan if found[name] is None else found[name] for name in names}
 
-    return callbacks.Retrieval(embedded) if task.output == "embedding" else callbacks.TrackMetrics(figures)
+    return callbacks.Retrieval(embedded) if outputs == ("embedding",) else callbacks.TrackMetrics(figures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,23 +387,34 @@ def _has_pair(truth: np.ndarray) -> bool:
 
 
 def _load_weights(net: keras.Model, experiment: Experiment, records: Path, manifest: schema.Manifest) -> None:
-    """Takes over the weights of another run's net; a projection of as many dims, and the logits when they are of the same tags.
+    """Takes over the weights of another run's net, or of a published one; a projection of as many dims, and the logits of the same labels.
 
     Raises:
         InputError: a run with another front end or net, or one that was trained on what is scored here.
     """
-    info = run.read(experiment.init)
-    _check_apart(experiment.init, records, manifest)
-    for field in ("frontend", "net"):
-        ours, theirs = getattr(experiment, field).model_dump(), getattr(info.experiment, field).model_dump()
+    if str(experiment.init) in pretrained.PRETRAINED:
+        begun = pretrained.PRETRAINED[str(experiment.init)]
+        settings, labels, deployed = {"frontend": begun.frontend, "net": begun.net}, begun.labels, pretrained.deployed(str(experiment.init))
+    else:
+        info = run.read(experiment.init)
+        _check_apart(experiment.init, records, manifest)
+        settings, deployed = {"frontend": info.experiment.frontend, "net": info.experiment.net}, evaluate.load_best(experiment.init)
+        labels = Vocabulary.read(experiment.init / run.LABELS).names
+    for field, source in settings.items():
+        ours, theirs = getattr(experiment, field).model_dump(), source.model_dump()
         differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding")]
         if differing:
             name = differing[0]
             raise InputError(f"--{field}.{name.replace('_', '-')} must be that of --init {experiment.init}, {theirs[name]}, got {ours[name]}")
-    _, source, _ = models.parts(evaluate.load_best(experiment.init))
-    available = {layer.name: layer.get_weights() for layer in source.layers}
-    if info.vocabulary_sha1 != manifest.vocabulary_sha1:
-        available.pop("logits", None)
+    _, source, _ = models.parts(deployed)
+    available = {layer.name: layer.get_weights() for layer in source.layers if layer.name != "targets_scaled"}
+    if "logits" in available and "logits" in net.output:  # by name, whatever their order: a label that is new keeps its fresh weights
+        known = [(place, labels.index(label)) for place, label in enumerate(manifest.labels) if label in labels]
+        ours, theirs = net.get_layer("logits").get_weights(), available["logits"]
+        if ours[0].shape[0] == theirs[0].shape[0]:
+            for place, there in known:
+                ours[0][:, place], ours[1][place] = theirs[0][:, there], theirs[1][there]
+        available["logits"] = ours
     for layer in net.layers:
         weights = available.get(layer.name, [])
         if weights and [weight.shape for weight in weights] == [weight.shape for weight in layer.weights]:

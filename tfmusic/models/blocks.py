@@ -79,6 +79,23 @@ class AttentionPooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tfmusic")
+class UnitLength(keras.layers.Layer):
+    """Vectors of length 1: `x / sqrt(max(sum x^2, 1e-12))` over the last axis, in float32; the zero vector stays 0.
+
+    One operator in TFLite. Keras' UnitNormalization takes the minimum of `1 / sqrt(0)` and a large number there, which LiteRT makes nan: a
+    silent window through a small net of ReLUs is enough.
+
+    >>> UnitLength()(np.array([[3.0, 4.0]]))  # [[.6, .8]]
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, inputs):
+        return inputs / ops.sqrt(ops.maximum(ops.sum(ops.square(inputs), axis=-1, keepdims=True), 1e-12))
+
+
+@keras.saving.register_keras_serializable("tfmusic")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalisation in TensorFlow's fused kernel: `gamma (x - mean) / sqrt(variance + epsilon) + beta` over all axes but the last.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+from keras import ops
 
 from tfmusic.models.blocks import BatchNormalization, as_image, cut, input_norm, scaled
 
@@ -157,11 +158,20 @@ def cnn_events(features: keras.KerasTensor, width: float = 1.0, layers=CNN4, gri
         x = keras.layers.Conv2D(scaled(filters, width), 3, padding="same", name=f"conv{number}")(x)
         x = keras.layers.ReLU()(BatchNormalization(name=f"norm{number}")(x))
         x = keras.layers.MaxPooling2D(cut((2, 2), x))(x)
-    x = keras.layers.Flatten()(keras.layers.AdaptiveAveragePooling2D(grid)(x))
+    for axis, count in enumerate(grid, start=1):
+        x = ops.stack([ops.mean(cell, axis=axis) for cell in _cells(x, axis, count)], axis=axis)
+    x = keras.layers.Flatten()(x)
     for number, (units, dropout) in enumerate(dense, start=1):
         x = keras.layers.Dense(scaled(units, width), activation="relu", name=f"dense{number}")(x)
         x = keras.layers.Dropout(dropout)(x) if dropout else x
     return x
+
+
+def _cells(x, axis: int, count: int) -> list[keras.KerasTensor]:
+    """PyTorch's adaptive cells along an axis: number i from floor(i n / count) up to ceil((i + 1) n / count). Keras' layer knows no axis of one."""
+    size = x.shape[axis]
+    bounds = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    return [x[:, start:stop] if axis == 1 else x[:, :, start:stop] for start, stop in bounds]
 
 
 VGG_LIKE = [32, 32, 32, 0, 64, 64, 0, 128]  # filters; 0: frames and bands are halved
