@@ -41,6 +41,7 @@ class Choice(Modes):
     task: str | None = None
     recipe: str | None = None
     init: Path | None = None
+    epochs: int | None = None
 
 
 class Options(Modes):
@@ -49,6 +50,9 @@ class Options(Modes):
     records: Location | None = pydantic.Field(None, description="Directory, local or gs://, that `python -m records build` wrote.")
     demo: bool = pydantic.Field(False, description="Trains on the embedded demo collection.")
     out: Path | None = pydantic.Field(None, description="Run directory, new or empty; none: runs/<time>-<recipe>.")
+    epochs: int | None = pydantic.Field(None, ge=0, description="Short for --fit.epochs; 0 evaluates what --init or a published net knows.")
+    fold: tuple[int, ...] = pydantic.Field((), description="A run for each of these folds, on the records in the folder of its number in --records.")
+    seeds: int = pydantic.Field(1, gt=0, description="A run for each of so many seeds, from --fit.seed on; with --fold for each fold.")
 
 
 class Train(Settings):
@@ -66,7 +70,7 @@ def main() -> None:
             print(f"{name:24} {recipe.__doc__.splitlines()[0]}")
         return
     if choice.resume:
-        given = [*rest, *(str(value) for value in (choice.task, choice.recipe, choice.init) if value)]
+        given = [*rest, *(str(value) for value in (choice.task, choice.recipe, choice.init, choice.epochs) if value is not None)]
         if given:
             raise InputError(f"--resume takes no other flag, got {' '.join(given)}")
         cli.load_tensorflow()
@@ -77,6 +81,8 @@ def main() -> None:
     experiment = recipe_of(choice)
     if init := choice.init or experiment.init:
         experiment = begun_with(experiment, init)
+    if choice.epochs is not None:
+        experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"epochs": choice.epochs})})
     settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
     start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
 
@@ -95,6 +101,13 @@ def recipe_of(choice: Choice) -> Experiment:
 
 def begun_with(experiment: Experiment, init: Path) -> Experiment:
     """A recipe with the front end and net of the run that it is to begin with, so that nobody must repeat their flags."""
+    if not init.is_dir():
+        cli.load_tensorflow()
+        from tfmusic import pretrained
+
+        if str(init) in pretrained.PRETRAINED:
+            known = pretrained.PRETRAINED[str(init)]
+            return experiment.model_copy(update={"init": init, "frontend": known.frontend, "net": known.net})
     source = run.read(init).experiment
     net = experiment.net.model_copy(update={"name": source.net.name, "width": source.net.width})
     return experiment.model_copy(update={"init": init, "frontend": source.frontend, "net": net})
@@ -112,10 +125,38 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     cli.load_tensorflow()
     from tfmusic import training
 
-    records = options.records or demo_records(experiment)
     out = options.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment.recipe}"
+    if options.fold and not options.records:
+        raise InputError("--fold needs --records: a folder with the records of every fold in a folder of its number")
+    records = options.records or demo_records(experiment)
+    if options.fold or options.seeds > 1:
+        series(experiment, records, out, options.fold, options.seeds)
+        return
     print(f"run: {out}")
     finish(out, lambda: training.fit(experiment, records, out))
+
+
+def series(experiment: Experiment, records: Location, out: Path, folds: tuple[int, ...], seeds: int) -> None:
+    """A run for each fold and seed, then their mean and interval; the same command goes on where it was interrupted."""
+    import keras
+
+    from tfmusic import report, summary, training
+
+    runs = []
+    for fold in folds or (None,):
+        for seed in range(experiment.fit.seed, experiment.fit.seed + seeds):
+            name = "-".join([f"fold{fold}"] * (fold is not None) + [f"seed{seed}"] * (seeds > 1))
+            one = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"seed": seed})})
+            runs.append(out / name)
+            print(f"run: {runs[-1]}")
+            keras.backend.clear_session()
+            try:
+                training.fit_or_resume(one, records / str(fold) if folds else records, runs[-1])
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("the same command goes on, with --out " + str(out)) from None
+            print(report.write(runs[-1]))
+    print(summary.summary(runs))
+    print(f"\nnext:\n  tensorboard --logdir {out}\n  python -m export bundle {runs[0]}")
 
 
 def demo_records(experiment: Experiment) -> Path:

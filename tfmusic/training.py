@@ -61,6 +61,17 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
         raise
 
 
+def fit_or_resume(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
+    """`fit`, or `resume` where the run directory already has this run; a finished one is left as it is. Arguments and errors as of `fit`."""
+    out = Path(out)
+    if not (out / run.EXPERIMENT).is_file():
+        return fit(experiment, records, out)
+    info = run.read(out)
+    if info.experiment != settled(experiment) or info.records_sha1 != schema.read_manifest(files.location(records)).sha1:
+        raise InputError(f"{out} must be new, or the same run on the same records, got one with other settings or records")
+    return out if (out / run.METRICS).is_file() else resume(out)
+
+
 def settled(experiment: Experiment) -> Experiment:
     """What "auto" means here, and other runs under paths that do not depend on where one stands."""
     changes: dict[str, object] = {"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})}
@@ -264,8 +275,12 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
         else:
             stream = data.train_batches(info.records, manifest, experiment, first_epoch, frontend)
         columns = data.target_columns(manifest, experiment) if targets else []
-        wanted = {"logits": lambda truth: truth["labels"], "targets": lambda truth: tf.gather(truth["targets"], columns, axis=1)}
-        stream = stream.map(lambda features, truth: (features, {name: wanted[name](truth) for name in losses}))
+
+        def learnt(features, truth):
+            known = {"logits": truth["labels"], "targets": tf.gather(truth["targets"], columns, axis=1) if columns else None}
+            return features, {name: known[name] for name in losses}
+
+        stream = stream.map(learnt)
     with data.damage_named(info.records):
         trainee.fit(
             stream,
