@@ -146,3 +146,26 @@ def test_settings_that_a_task_does_not_read_are_refused(task, changes, message):
 def test_a_loss_cannot_be_the_monitor(one_label, tmp_path):
     with pytest.raises(InputError, match="--fit.monitor must be one of val_r2, val_spearman for emotion, got val_mse"):
         training.fit(experiment("emotion", fit={"monitor": "val_mse"}), one_label, tmp_path / "run")
+
+
+def test_a_genre_net_may_become_one_for_numbers(runs, one_label, tmp_path):
+    """The reports' transfer from genre to energy: frozen layers stay, the others and the new head learn; the genres' head is not there."""
+    begun = experiment("emotion", init=runs["genre"], freeze="norm2", fit={"epochs": 2, "init_learning_rate": 1e-3})
+    directory = training.fit(begun, one_label, tmp_path / "run")
+    (_, old, _), (_, new, _) = (models.parts(evaluate.load_best(one)) for one in (runs["genre"], directory))
+    for layer in ("conv1", "norm1", "conv2", "norm2"):
+        for before, after in zip(old.get_layer(layer).get_weights(), new.get_layer(layer).get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+    assert not np.array_equal(old.get_layer("conv3").get_weights()[0], new.get_layer("conv3").get_weights()[0])
+    assert "logits" not in new.output and "targets" in new.output
+
+
+def test_scores_of_labels_that_both_vocabularies_have_are_taken_over_by_name(trained, one_label, tmp_path):
+    """The tagger's high, low, noisy, rare begin a run for high and low alone: its columns of these two, whatever the order."""
+    begun = experiment("genre", init=trained, loss={"name": "crossentropy"}, fit={"epochs": 0})
+    directory = training.fit(begun, one_label, tmp_path / "run")
+    (_, old, _), (_, new, _) = (models.parts(evaluate.load_best(one)) for one in (trained, directory))
+    columns = [["high", "low", "noisy", "rare"].index(label) for label in schema.read_manifest(one_label).labels]
+    kernel, bias = old.get_layer("logits").get_weights()
+    np.testing.assert_array_equal(new.get_layer("logits").get_weights()[0], kernel[:, columns])
+    np.testing.assert_array_equal(new.get_layer("logits").get_weights()[1], bias[columns])
