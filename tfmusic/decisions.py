@@ -15,6 +15,7 @@ from tfmusic.bootstrap import for_json
 
 PER_CLASS = ("precision", "recall", "f1")
 MEANS = ("macro", "micro", "weighted")
+RENAMED = {"accuracy": "f1_micro", "balanced_accuracy": "recall_macro"}  # what they are of one choice and one truth a track
 
 
 def tune_thresholds(y_true: np.ndarray, scores: np.ndarray, default: float = 0.5) -> np.ndarray:
@@ -124,12 +125,42 @@ def one_of(y_true: np.ndarray, scores: np.ndarray, resamples: int, seed: int) ->
         raise ValueError(f"y_true must have one class a track, got {counts[track]} in track {track}")
     classes = positive.shape[1]
     chosen = scores.argmax(axis=1)
-    report = _report(positive, np.arange(classes) == chosen[:, None], ("f1_micro", "recall_macro", "f1_macro"), resamples, seed)
-    renamed = {"accuracy": "f1_micro", "balanced_accuracy": "recall_macro"}
-    for name, source in renamed.items():
+    report = _report(positive, np.arange(classes) == chosen[:, None], (*RENAMED.values(), "f1_macro"), resamples, seed)
+    for name, source in RENAMED.items():
         report |= {name: report[source], f"{name}_interval": report.pop(f"{source}_interval")}
     confusion = np.bincount(positive.argmax(axis=1) * classes + chosen, minlength=classes**2)
     return report | {"confusion": confusion.reshape(classes, classes).tolist()}
+
+
+def resampler(y_true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray | None = None) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The figures with intervals of `decide`, or without thresholds of `one_of`, under resamples of the test set.
+
+    Args:
+        y_true: 0/1 `[shape=(tracks, classes)]`.
+        scores: greater means more likely `[shape=(tracks, classes)]`.
+        thresholds: a score at or above decides for the label `[shape=(classes,)]`; none: the highest score of a track is its class.
+
+    Returns:
+        Times that each track counts `[shape=(rows, tracks)]` to figures by name `[shape=(rows,)]`, nan where there is none.
+
+    Raises:
+        ValueError: as `metrics.roc_auc`.
+
+    >>> resampler([[0, 1], [1, 0]], [[0.2, 0.8], [0.4, 0.6]])(np.array([[1, 1], [2, 0]]))["accuracy"]
+    array([0.5, 1. ])
+    """
+    positive, scores = metrics.checked(y_true, scores)
+    if thresholds is None:
+        averages = _counted(positive, np.arange(positive.shape[1]) == scores.argmax(axis=1)[:, None])
+        names = RENAMED | {"f1_macro": "f1_macro"}
+    else:
+        averages, names = _counted(positive, scores >= thresholds), {name: name for name in ("f1_macro", "f1_micro")}
+
+    def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = averages(weights)
+        return {name: found[source] for name, source in names.items()}
+
+    return resample
 
 
 def row_shares(confusion: Sequence[Sequence[int]]) -> np.ndarray:
@@ -177,14 +208,20 @@ def _averages(hits: np.ndarray, decided: np.ndarray, positives: np.ndarray) -> d
     return per_class | {f"{name}_{mean}": means[mean](name) for name in PER_CLASS for mean in MEANS}
 
 
-def _report(positive: np.ndarray, decided: np.ndarray, with_interval: tuple[str, ...], resamples: int, seed: int) -> dict:
-    """What `decide` and `one_of` share, from truth and decisions, bool `[shape=(tracks, classes)]`."""
+def _counted(positive: np.ndarray, decided: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Times that each track counts `[shape=(rows, tracks)]` to `_averages`, of truth and decisions, bool `[shape=(tracks, classes)]`."""
     columns = [matrix.astype(np.float32) for matrix in (positive & decided, decided, positive)]
 
     def averages(weights: np.ndarray) -> dict[str, np.ndarray]:
         weights = weights.astype(np.float32)  # counts are exact up to 2^24 tracks, and a product of matrices costs half
         return _averages(*((weights @ matrix).astype(np.float64) for matrix in columns))
 
+    return averages
+
+
+def _report(positive: np.ndarray, decided: np.ndarray, with_interval: tuple[str, ...], resamples: int, seed: int) -> dict:
+    """What `decide` and `one_of` share, from truth and decisions, bool `[shape=(tracks, classes)]`."""
+    averages = _counted(positive, decided)
     found = {name: values[0] for name, values in averages(np.ones((1, len(positive)))).items()}
     estimates = {name: float(found[name]) for name in with_interval}
     intervals = bootstrap.intervals(estimates, averages, len(positive), resamples, seed)

@@ -7,7 +7,7 @@ tracks and sorts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
@@ -358,13 +358,36 @@ def _intervals(
     ranked: list[Ranked], labels: LabelRanked, estimates: dict[str, float], resamples: int, seed: int, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """`bootstrap_interval` of ranked classes and labels, around what they gave."""
+    return bootstrap.intervals(estimates, _resampler(ranked, labels), ranked[0].items, resamples, seed, level, BOUNDS)
 
+
+def _resampler(ranked: list[Ranked], labels: LabelRanked) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
         figures = [_figures(one, weights) for one in ranked]
         rows = {name: np.stack([one[name] for one in figures], axis=-1) for name in figures[0]}  # (resamples, classes)
         return {name: np.array([macro(row) for row in values]) for name, values in rows.items()} | {"lwlrap": _lwlrap(labels, weights)}
 
-    return bootstrap.intervals(estimates, resample, ranked[0].items, resamples, seed, level, BOUNDS)
+    return resample
+
+
+def resampler(y_true: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The figures of `ranking` under resamples of the test set, sorted once: for `bootstrap.intervals` of what is made of them.
+
+    Args:
+        y_true: 0/1 `[shape=(tracks, classes)]`.
+        scores: greater means more likely `[shape=(tracks, classes)]`.
+
+    Returns:
+        Times that each track counts `[shape=(rows, tracks)]` to `FIGURES` over all classes `[shape=(rows,)]`, nan where there is none.
+
+    Raises:
+        ValueError: as `roc_auc`.
+
+    >>> resampler([[0], [0], [1], [1]], [[0.1], [0.4], [0.35], [0.8]])(np.array([[1, 1, 1, 1], [1, 2, 0, 1]]))["roc_auc"]
+    array([0.75, 1.  ])
+    """
+    positive, scores = checked(y_true, scores)
+    return _resampler(_rank_classes(positive, scores, weighted=True), _rank_labels(positive, scores))
 
 
 def ranking(y_true: np.ndarray, scores: np.ndarray, resamples: int, seed: int) -> dict:

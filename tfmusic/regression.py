@@ -6,7 +6,7 @@ correlation with a constant prediction, is None and in no mean, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -82,6 +82,24 @@ def _figures(target: Target, weights: np.ndarray) -> dict[str, np.ndarray]:
         "spearman": ratio((weights * truth_rank * predicted_rank).sum(axis=1), np.sqrt(squares[0] * squares[1]), both_vary),  # 1 is exact
         "pearson": np.clip(ratio(product - truth * predicted_mean, spread, both_vary), -1, 1),
     }
+
+
+def resampler(y_true: np.ndarray, predicted: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The figures over all targets under resamples of the test set; arguments as `figures`, which checks them.
+
+    Returns:
+        Times that each track counts `[shape=(rows, tracks)]` to the means over targets `[shape=(rows,)]`, nan where there is none.
+
+    >>> resampler([[0.0], [1.0], [2.0]], [[0.5], [1.0], [1.0]])(np.array([[1, 1, 1], [0, 1, 2]]))["mse"]  # (1/4 + 0 + 1) / 3; 2 / 3
+    array([0.41666667, 0.66666667])
+    """
+    targets = [_target(*columns) for columns in zip(np.asarray(y_true, np.float64).T, np.asarray(predicted, np.float64).T, strict=True)]
+
+    def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = [_figures(target, weights) for target in targets]
+        return {name: np.array([metrics.macro(row) for row in np.stack([one[name] for one in found], axis=1)]) for name in BOUNDS}
+
+    return resample
 
 
 def figures(y_true: np.ndarray, predicted: np.ndarray, names: Sequence[str], resamples: int, seed: int) -> dict:
