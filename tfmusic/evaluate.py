@@ -229,6 +229,23 @@ def figures(scored: Scored, manifest: schema.Manifest, info: run.RunInfo, thresh
     }
 
 
+def kept(scored: Scored, manifest: schema.Manifest, experiment: Experiment) -> dict[str, np.ndarray]:
+    """What a run keeps of scored tracks (embeddings.npz), to be looked at and compared without the model.
+
+    Returns:
+        "ids", "groups", "y_true"; and of what the model puts out "scores", "embedding", "targets" beside "targets_true"; of records with
+        families "family_scores" beside "families_true".
+    """
+    found = {"ids": np.array(scored.ids), "groups": np.array(scored.groups), "y_true": scored.y_true}
+    if "targets" in scored.outputs:
+        found["targets_true"] = scored.targets[:, data.target_columns(manifest, experiment)]
+    if "tags" in scored.outputs and manifest.families:
+        _, truth, scores = metrics.of_families(scored.y_true, scored.outputs["tags"], manifest.labels, manifest.families)
+        found |= {"families_true": truth, "family_scores": scores}
+    names = {"tags": "scores", "targets": "targets", "embedding": "embedding"}
+    return found | {name: scored.outputs[output] for output, name in names.items() if output in scored.outputs}
+
+
 def tuned_thresholds(scored: Scored, experiment: Experiment) -> np.ndarray | None:
     """Thresholds of independent labels, of greatest F1 on these tracks; none where one label of all is true, or there are no labels."""
     if "tags" not in scored.outputs or experiment.activation == "softmax":

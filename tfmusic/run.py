@@ -4,7 +4,7 @@ experiment.json   all that is needed to repeat the run        labels.txt      th
 best.keras        the deployed model of the best epoch        state.npz       what resume needs, of the last finished epoch
 history.csv       the logs of every epoch                     tensorboard/    event files
 metrics.json      figures of validation and test              report.html     the same, to look at
-embeddings.npz    of the test tracks                          scores.npz      a tagger's of the training tracks, where triplets come from them
+embeddings.npz    outputs for the test tracks, and their truth scores.npz      a tagger's of the training tracks, where triplets come from them
 bundle/           what is shipped
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import platform
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -58,6 +59,38 @@ def thresholds(run: Path) -> np.ndarray | None:
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} must hold the figures of a run, got {str(error)[:100]!r}") from error
     return None if found is None else np.array(found, np.float64)
+
+
+def figures(run: Path) -> dict[str, dict]:
+    """metrics.json: the figures of "validation" and "test".
+
+    Raises:
+        InputError: the run is not evaluated yet, or the file is damaged.
+    """
+    path = run / METRICS
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {split: found[split] for split in ("validation", "test")}
+    except OSError as error:
+        raise InputError(f"{run} must be a run with {METRICS}: {error.strerror}; finish it with: python train.py --resume {run}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} must hold the figures of a run, got {str(error)[:100]!r}") from error
+
+
+def outputs(run: Path) -> dict[str, np.ndarray]:
+    """embeddings.npz: what `evaluate.kept` kept of the test tracks.
+
+    Raises:
+        InputError: the run is not evaluated yet, or the file is damaged.
+    """
+    path = run / EMBEDDINGS
+    try:
+        with np.load(path) as kept:
+            return dict(kept)
+    except OSError as error:
+        raise InputError(f"{run} must be a run with {EMBEDDINGS}: {error.strerror}; finish it with: python train.py --resume {run}") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged; evaluate the run again: python train.py --resume {run}") from error
 
 
 def read(run: Path) -> RunInfo:

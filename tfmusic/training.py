@@ -104,7 +104,7 @@ def resume(out: Path | str) -> Path:
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
     valid, test = (evaluate.score_split(score, info.records, manifest, split, info.experiment) for split in ("valid", "test"))
-    files.write_npz(out / run.EMBEDDINGS, ids=test.ids, groups=test.groups, y_true=test.y_true, embedding=test.outputs["embedding"])
+    files.write_npz(out / run.EMBEDDINGS, **evaluate.kept(test, manifest, info.experiment))
     thresholds = evaluate.tuned_thresholds(valid, info.experiment)
     figures = {"validation": evaluate.figures(valid, manifest, info), "test": evaluate.figures(test, manifest, info, thresholds)}
     if thresholds is not None:
