@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from records.selection import bar, histogram
-from tfmusic import audio, cli, data, report, schema
+from tfmusic import audio, cli, data, pictures, schema
 from tfmusic.config import Data, Layout
 from tfmusic.files import RemotePath
 from tfmusic.labels import family_matrix
@@ -268,7 +268,7 @@ def info(directory: Path | RemotePath) -> str:
         counts = " / ".join(str(split.label_counts[manifest.labels.index(label)]) for split in manifest.splits.values())
         lines.append(f"{label:{width}} {bar(total, max(totals.values()))} {counts}")
     if not isinstance(directory, RemotePath):
-        report.label_counts(manifest).savefig(directory / PICTURE, dpi=110)
+        pictures.label_counts(manifest).savefig(directory / PICTURE, dpi=110)
         lines.append(f"picture: {directory / PICTURE}")
     return "\n".join(lines)
 

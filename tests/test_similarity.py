@@ -171,8 +171,8 @@ def test_without_groups_their_figures_are_none_and_no_monitor(collection, tmp_pa
 
     directory = training.fit(experiment(1), tmp_path / "records", tmp_path / "run")
     assert figures_of(directory)["filtered_map_at_r"] is None
-    assert report.write(directory).splitlines()[1].split()[-1] == "none"
-    assert "other groups only" not in (directory / run.REPORT).read_text().split("<h2>Training")[0].split("</table>")[1]
+    assert report.write(directory).splitlines()[-1].split()[-1] == "none"
+    assert ", other groups only" not in (directory / run.REPORT).read_text().split("<h2>Retrieval")[1]
     assert "| none |" in (bundle(directory) / "card.md").read_text()
 
 
@@ -292,7 +292,7 @@ def test_a_run_cut_after_two_epochs_goes_on_to_the_same_weights(records, tmp_pat
 def test_report_and_tensorboard_show_and_play(embedded):
     """Curves, distances, space, labels; a triplet has three sounds, a retrieval a query and four neighbours; the projector finds its files."""
     text = report.write(embedded)
-    assert text.splitlines()[0].split()[:3] == ["split", "tracks", "Recall@1"] and text.splitlines()[-1].startswith("random")
+    assert text.splitlines()[0].split() == ["validation", "test", "random"] and text.splitlines()[2].startswith("Recall@1")
     page = (embedded / run.REPORT).read_text()
     assert page.count("data:image/png;base64,") >= 4
     triplets = page.count("<h2>A triplet")
@@ -300,8 +300,10 @@ def test_report_and_tensorboard_show_and_play(embedded):
     assert "src='http" not in page and "random ranking" in page
     logs = embedded / run.TENSORBOARD / "test"
     events = event_accumulator.EventAccumulator(str(logs)).Reload()
-    assert len(events.Tags()["tensors"]) == page.count("data:image/png") + page.count("<audio")
-    tag = next(tag for tag in events.Tags()["tensors"] if tag.startswith("Nearest"))
+    tags = events.Tags()["tensors"]
+    assert sum(not tag.endswith("/text") for tag in tags) == page.count("data:image/png") + page.count("<audio")
+    assert {"Figures/text", "Training/text", "Retrieval/text"} <= {*tags}
+    tag = next(tag for tag in tags if tag.startswith("Nearest"))
     assert events.SummaryMetadata(tag).plugin_data.plugin_name == "audio"
     sound, _ = tf.audio.decode_wav(events.Tensors(tag)[0].tensor_proto.string_val[0])
     assert 0.4 * RATE_HZ <= len(sound) <= 5 * RATE_HZ

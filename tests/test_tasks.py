@@ -1,15 +1,17 @@
 """Every task from records to figures: what is learnt, logged, decided and shipped."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
+from tensorboard.backend.event_processing import event_accumulator
 
 from export.bundle import bundle
 from export.predict import Predictor
 from tests.conftest import EXPERIMENT
-from tfmusic import data, evaluate, models, run, schema, tasks, training
+from tfmusic import data, evaluate, models, report, run, schema, tables, tasks, training
 from tfmusic.config import Experiment, InputError
 
 
@@ -96,6 +98,36 @@ def test_the_greatest_window_may_stand_for_the_track(trained):
     mean, most = (evaluate.score_tracks(score, tracks, info.experiment.frontend, how) for how in (info.experiment.evaluation, highest))
     assert (most.outputs["tags"] >= mean.outputs["tags"] - 1e-7).all() and (most.outputs["tags"] > mean.outputs["tags"] + 1e-3).any()
     np.testing.assert_array_equal(most.outputs["embedding"], mean.outputs["embedding"])
+
+
+@pytest.mark.parametrize(
+    ("task", "shown", "absent"),
+    [
+        ("genre", ("Confusion", "Each label", "ROC and precision-recall of each label"), ("True and predicted numbers",)),
+        ("emotion", ("True and predicted numbers",), ("Confusion", "Each label", "ROC and precision-recall of each label")),
+        ("multitask", ("Confusion", "True and predicted numbers"), ("ROC and precision-recall of each family",)),
+    ],
+)
+def test_the_report_shows_what_the_task_learnt(runs, task, shown, absent):
+    """On the page and as texts and pictures of TensorBoard; the printed table has all watched figures of both splits."""
+    printed = report.write(runs[task])
+    page = (runs[task] / run.REPORT).read_text()
+    headings = re.findall("<h2>(.*?)</h2>", page)
+    assert {*shown} <= {*headings} and not {*absent} & {*headings}
+    watched = [name for name in tasks.TASKS[task].watched if name in figures(runs[task])]
+    assert [line.split("  ")[0] for line in printed.splitlines()[1:]] == ["tracks", *(tables.NAMES[name] for name in watched)]
+    assert all(line.count("[") == 2 for line in printed.splitlines()[2:])
+    tags = event_accumulator.EventAccumulator(str(runs[task] / run.TENSORBOARD / "test")).Reload().Tags()["tensors"]
+    assert {"Figures/text", "Training", *shown} <= {tag.removesuffix("/text") for tag in tags} | {*tags}
+
+
+def test_scores_and_numbers_of_the_test_tracks_are_kept(runs, one_label):
+    """embeddings.npz has what the model said of each test track, and only of what it learnt."""
+    kept, tracks = run.outputs(runs["multitask"]), scored(runs["multitask"])
+    np.testing.assert_array_equal(kept["scores"], tracks.outputs["tags"])
+    np.testing.assert_array_equal(kept["targets"], tracks.outputs["targets"])
+    np.testing.assert_array_equal(kept["targets_true"], tracks.targets[:, [1]])  # noise is the second target of the records
+    assert "scores" not in run.outputs(runs["emotion"]) and "targets" not in run.outputs(runs["genre"])
 
 
 @pytest.mark.parametrize("task", ["genre", "emotion", "multitask"])

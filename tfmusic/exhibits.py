@@ -1,4 +1,4 @@
-"""What one sees and hears of a run: pictures with sounds to play, for report.html and TensorBoard alike."""
+"""What one sees and hears of an embedding: pictures with sounds to play, for report.html and TensorBoard alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from tfmusic import catalogue, schema, search
 from tfmusic.files import Location
+from tfmusic.page import Exhibit, Sound
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
 QUERIES, NEAREST = 6, 4  # retrieval panels
@@ -17,24 +18,6 @@ PAIRS = 20_000  # drawn for the histogram and the kinds of negatives
 MARGIN = 0.2  # cosine distance within which a negative behind its positive is semi-hard
 HEARD_S = 5.0  # of every sound
 KINDS = ("easy", "semi-hard", "hard")
-
-
-@dataclasses.dataclass(frozen=True)
-class Sound:
-    """A track to listen to."""
-
-    caption: str
-    waveform: np.ndarray  # int16 (samples,)
-
-
-@dataclasses.dataclass(frozen=True)
-class Exhibit:
-    """A heading, a line of text, a picture, sounds."""
-
-    title: str
-    text: str = ""
-    figure: Figure | None = None
-    sounds: tuple[Sound, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +63,7 @@ def of_embedding(embedded: Embedded, records: Location, manifest: schema.Manifes
                 "Embedding space",
                 f"Random triplets of test tracks (the positive shares a tag, the negative none): {shares}. Easy: the negative is farther than "
                 f"the positive by more than {MARGIN}; semi-hard: farther by less; hard: nearer.",
-                _space(embedded, shown),
+                figure=_space(embedded, shown),
             )
         )
     exhibits += [_triplet(embedded, kind, rows, heard, manifest) for kind, rows in shown.items()]

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import csv
+import dataclasses
 import html
-import io
-import json
+import itertools
 import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from tfmusic import audio, exhibits, files, retrieval, run, schema
-from tfmusic.exhibits import Embedded, Exhibit
+from tfmusic import decisions, exhibits, files, page, pictures, run, schema, tables
+from tfmusic.config import Experiment
+from tfmusic.exhibits import Embedded
+from tfmusic.page import Exhibit
+from tfmusic.tables import NAMES, number
 from tfmusic.tasks import TASKS
 
-LABEL_NAMES = {
-    **{f"recall_at_{k}": f"Recall@{k}" for k in retrieval.KS}, **{f"precision_at_{k}": f"precision@{k}" for k in retrieval.KS},
-    "map_at_r": "mAP@R", "ndcg_at_8": "nDCG@8 (Jaccard gain)",
-}  # fmt: skip
-NAMES = {
-    "roc_auc": "ROC-AUC", "map": "PR-AUC (mAP)",
-    **LABEL_NAMES, **{f"filtered_{name}": f"{text}, other groups only" for name, text in LABEL_NAMES.items()},
-    "group_recall_at_1": "nearest of the same group", "group_map_at_r": "mAP@R of groups", "graded_ndcg_at_8": "nDCG@8 (group 2, tag 1)",
-}  # fmt: skip
-STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color-scheme: light dark }
-td { padding: .2em .8em; border-bottom: 1px solid #8884 }
-img { max-width: 100% }
-audio { height: 2em; vertical-align: middle }
-"""
+CONFUSIONS = 5  # that are named
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """All that is shown of an evaluated run."""
+
+    experiment: Experiment
+    manifest: schema.Manifest
+    figures: dict[str, dict]  # "validation" and "test"
+    kept: dict[str, np.ndarray]  # `run.outputs`
+    history: list[dict[str, float]]
+
+    @property
+    def test(self) -> dict:
+        return self.figures["test"]
+
+    @property
+    def watched(self) -> list[str]:
+        return [name for name in TASKS[self.experiment.task].watched if name in self.test]
 
 
 def write(run_directory: Path | str) -> str:
@@ -43,88 +50,178 @@ def write(run_directory: Path | str) -> str:
         run_directory: with metrics.json, history.csv and embeddings.npz.
 
     Returns:
-        The table of test figures as text.
+        The table of the task's figures as text.
     """
     directory = Path(run_directory)
     info = run.read(directory)
-    figures = json.loads((directory / run.METRICS).read_text("utf-8"))
     manifest = schema.read_manifest(info.records)
-    watched = tuple(name for name in TASKS[info.experiment.task].watched if name in figures["test"])
-    shown = [Exhibit("Training", figure=curves(_history(directory / run.HISTORY), info.experiment.fit.monitor, watched))]
-    if "map" in figures["test"]:
-        shown.append(Exhibit("ROC-AUC of each tag", figure=per_label(figures["test"], "roc_auc", chance=0.5)))
-        shown.append(Exhibit("Average precision of each tag", figure=per_label(figures["test"], "map", chance=None)))
-    with np.load(directory / run.EMBEDDINGS) as kept:
-        embedded = Embedded(kept["ids"].tolist(), kept["groups"].tolist(), kept["y_true"], kept["embedding"], manifest.labels)
-    shown += exhibits.of_embedding(embedded, info.records, manifest, info.experiment.fit.seed)
-    shown.append(Exhibit("Labels", figure=label_counts(manifest)))
-    _tensorboard(directory / run.TENSORBOARD / "test", shown, embedded, manifest.layout.sample_rate_hz)
+    found = Finished(info.experiment, manifest, run.figures(directory), run.outputs(directory), _history(directory / run.HISTORY))
+    shown = [*itertools.chain.from_iterable(section(found) for section in SECTIONS)]
+    embedded = None
+    if "embedding" in found.kept:
+        kept = [found.kept[name] for name in ("y_true", "embedding")]
+        embedded = Embedded(found.kept["ids"].tolist(), found.kept["groups"].tolist(), *kept, manifest.labels)
+        shown += exhibits.of_embedding(embedded, info.records, manifest, info.experiment.fit.seed)
+    if manifest.labels:
+        shown.append(Exhibit("Labels", figure=pictures.label_counts(manifest)))
+    rate_hz, test, rows = manifest.layout.sample_rate_hz, found.test, table(found.figures, found.watched)
+    _tensorboard(directory / run.TENSORBOARD / "test", [Exhibit("Figures", rows=rows), *shown], embedded, rate_hz)
+    scored = "at once" if info.experiment.sequences else f"in {test['windows']} windows, one every {test['hop_s']:g} s"
+    body = [
+        f"<h1>{html.escape(info.experiment.recipe)}</h1>",
+        page.table(rows),
+        f"<p>{test['tracks']} whole test tracks, scored {scored}. Brackets: 95 % bootstrap interval, of retrieval over groups of tracks, of all "
+        "else over tracks.</p>",
+        *(page.section(exhibit, rate_hz) for exhibit in shown),
+        f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>",
+    ]
+    files.write_text(directory / run.REPORT, page.document(directory.name, body))
+    return tables.text(rows)
 
-    rows = table(figures, watched)
-    body = [f"<h1>{html.escape(info.experiment.recipe)}</h1>", _table(rows)]
-    test = figures["test"]
-    body.append(
-        f"<p>{test['tracks']} whole test tracks ({test['windows']} windows, one every {test['hop_s']:g} s, averaged). Brackets: 95 % bootstrap "
-        "interval, of tags over tracks, of retrieval over groups of tracks.</p>"
+
+def table(figures: dict[str, dict], watched: Sequence[str]) -> list[list[str]]:
+    """Rows of text: a heading, then a row per figure with its interval, a column per split; for retrieval a last column with chance."""
+    columns, test = dict(figures), figures["test"]
+    if any(f"{name}_random" in test for name in watched):
+        columns["random"] = {name: test[f"{name}_random"] for name in watched if f"{name}_random" in test}
+    heading, *rows = tables.of_figures(columns, watched)
+    return [heading, ["tracks", *(str(found.get("tracks", test["tracks"])) for found in columns.values())], *rows]
+
+
+# --- sections: each yields what a run has of its kind ---------------------------------------------------------------------------------
+def _training(found: Finished) -> Iterator[Exhibit]:
+    monitor = found.experiment.fit.monitor
+    yield Exhibit("Training", overtraining(found.history, monitor), figure=pictures.curves(found.history, monitor, found.watched))
+
+
+def overtraining(history: list[dict[str, float]], monitor: str) -> str:
+    """In words, whether the net went on to learn the training tracks by heart after its best epoch.
+
+    >>> overtraining([{"epoch": 0, "loss": 0.5, "val_map": 0.4}, {"epoch": 1, "loss": 0.3, "val_map": 0.3}], "val_map")
+    'Best of 2 epochs: 1, val_map 0.400. From there to the last the loss went from 0.500 to 0.300 and val_map to 0.300: it overtrained.'
+    """
+    if not history:
+        return "No epoch of training: these are the weights it began with."
+    best, last = pictures.best_epoch(history, monitor), history[-1]
+    begin = f"Best of {len(history)} epochs: {best['epoch'] + 1:g}, {monitor} {number(best[monitor])}."
+    if best["epoch"] == last["epoch"]:
+        return f"{begin} It was the last: more epochs may help."
+    pair = f", val_loss from {number(best['val_loss'])} to {number(last['val_loss'])}," if "val_loss" in best else ""
+    verdict = "it overtrained" if last["loss"] < best["loss"] and last[monitor] < best[monitor] else "no sign of overtraining"
+    change = f"the loss went from {number(best['loss'])} to {number(last['loss'])}{pair} and {monitor} to {number(last[monitor])}"
+    return f"{begin} From there to the last {change}: {verdict}."
+
+
+def _learnt(found: Finished) -> Iterator[Exhibit]:
+    rows = tables.of_figures(found.figures, [*tables.LEARNT])
+    if len(rows) > 1:
+        text = ""
+        if "roc_auc" in found.test:
+            text = f"Means over labels; {found.test['absent']} of {found.test['classes']} labels have no positive among the test tracks."
+        if "thresholds" in found.test:
+            text += " Accuracy and F1 need thresholds, which were tuned on validation, so that validation itself has no such figure."
+        yield Exhibit("All figures", text.strip(), rows)
+
+
+def _decided(found: Finished) -> Iterator[Exhibit]:
+    test = found.test
+    if "precision_macro" not in test:
+        return
+    tuned = test.get("thresholds")
+    how = "Thresholds tuned on validation, each label's for its F1." if tuned else "The class of the highest score is chosen."
+    rows = [
+        ["", "precision", "recall", "F1"],
+        *([mean, *(number(test[f"{name}_{mean}"]) for name in decisions.PER_CLASS)] for mean in decisions.MEANS),
+    ]
+    text = f"{how} Macro: every label counts alike; weighted: each by its positives; micro: every decision counts alike."
+    yield Exhibit("Precision, recall and F1", text, rows)
+
+    names = {"precision": "precision", "recall": "recall", "f1": "F1", "roc_auc": "ROC-AUC", "map": "AP"}
+    values = [[number(value) for value in test[f"{name}_per_class"]] for name in names]
+    columns = [test["labels"], map(str, test["positives"]), map(str, test["decided"]), *([map(number, tuned)] if tuned else []), *values]
+    heading = ["label", "positives", "decided" if tuned else "chosen", *(["threshold"] if tuned else []), *names.values()]
+    text = "none: a label without positives has no figure, one that was never decided no precision."
+    yield Exhibit("Each label", f"{how} {text}", [heading, *map(list, zip(*columns, strict=True))])
+
+
+def _confusion(found: Finished) -> Iterator[Exhibit]:
+    if "confusion" not in found.test:
+        return
+    counts, labels = np.array(found.test["confusion"]), found.test["labels"]
+    wrong = counts - np.diag(np.diag(counts))
+    first = sorted(np.argwhere(wrong).tolist(), key=lambda place: -wrong[*place])[:CONFUSIONS]
+    listed = ", ".join(f"{labels[row]} taken for {labels[column]} ({wrong[row, column]})" for row, column in first)
+    text = f"Most frequent confusions: {listed}." if first else "No track was confused."
+    yield Exhibit("Confusion", text, figure=pictures.confusion(counts.tolist(), labels))
+
+
+def _curves(found: Finished) -> Iterator[Exhibit]:
+    if "scores" not in found.kept:
+        return
+    shown = [("label", found.manifest.labels, found.kept["y_true"], found.kept["scores"])]
+    if "families_true" in found.kept:
+        shown.append(("family", found.test["families"], found.kept["families_true"], found.kept["family_scores"]))
+    for kind, names, truth, values in shown:
+        count, drawn = len(names), len(pictures.most_frequent(np.sum(truth, axis=0).tolist(), len(truth)))
+        if drawn:
+            text = f"The {drawn} of {count} with most positives." if drawn < count else ""
+            text += " Guessing is the diagonal of the one, and in the other precision at the share of positives."
+            yield Exhibit(f"ROC and precision-recall of each {kind}", text.strip(), figure=pictures.roc_and_precision(truth, values, names))
+
+
+def _per_label(found: Finished) -> Iterator[Exhibit]:
+    for name, title, chance in (("roc_auc", "ROC-AUC of each label", 0.5), ("map", "Average precision of each label", None)):
+        if f"{name}_per_class" in found.test:
+            yield Exhibit(title, figure=pictures.per_label(found.test, name, chance))
+
+
+def _targets(found: Finished) -> Iterator[Exhibit]:
+    if "targets_true" not in found.kept:
+        return
+    shorts = ("r2", "spearman", "pearson", "mse")
+    names = [name for short in shorts for name in (short, f"{short}_interval")]
+    columns = {target: {name: found.test[f"{name}_per_target"][place] for name in names} for place, target in enumerate(found.test["targets"])}
+    rows = [list(row) for row in zip(*tables.of_figures(columns, shorts), strict=True)]  # a row per target
+    text = "R2: share of the spread that is explained; 0 is the mean of the test tracks, worse is negative. MSE: in squared units of the target."
+    picture = pictures.scatter(found.kept["targets_true"], found.kept["targets"], found.test)
+    yield Exhibit("True and predicted numbers", text, rows, picture)
+
+
+def _retrieval(found: Finished) -> Iterator[Exhibit]:
+    test = found.test
+    retrieved = [name for name in tables.RETRIEVAL if test.get(f"{name}_random") is not None]
+    if not retrieved:
+        return
+    rows = [["among the test tracks", "embedding", "random ranking"]]
+    rows += [[NAMES[name], tables.with_interval(test[name], test[f"{name}_interval"]), number(test[f"{name}_random"])] for name in retrieved]
+    text = (
+        f"{test['unlabelled']} tracks without a tag are no queries. Other groups only: the tracks of the query's own group (what the records' "
+        "reader groups by: artist, song or instrument) are taken out of the collection, as they share its tags and its recording."
     )
-    if "map" in test:
-        body.append(f"<p>ROC-AUC and mAP are means over labels; {test['absent']} of {test['classes']} labels have no positive there.</p>")
-    retrieved = [name for name in NAMES if test.get(f"{name}_random") is not None]
-    found = [["retrieval among the test tracks", "embedding", "random ranking"]]
-    found += [[NAMES[name], _with_interval(test[name], test[f"{name}_interval"]), _with_interval(test[f"{name}_random"], None)] for name in retrieved]
-    body += ["<h2>Retrieval</h2>", _table(found)]
-    body.append(
-        f"<p>{test['unlabelled']} tracks without a tag are no queries. Other groups only: the tracks of the query's own group (what the records' "
-        "reader groups by: artist, song or instrument) are taken out of the collection, as they share its tags and its recording.</p>"
-    )
-    body += [_section(exhibit, manifest.layout.sample_rate_hz) for exhibit in shown]
-    body.append(f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>")
-    page = f"<!doctype html><meta charset=utf-8><title>{html.escape(directory.name)}</title><style>{STYLE}</style>{''.join(body)}\n"
-    files.write_text(directory / run.REPORT, page)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    yield Exhibit("Retrieval", text, rows)
 
 
-def table(figures: dict, watched: tuple[str, ...]) -> list[list[str]]:
-    """Rows of text: a heading, then a row per split with each figure and its interval; for retrieval a last row with chance."""
-    rows = [["split", "tracks", *(NAMES[name] for name in watched)]]
-    for split, values in figures.items():
-        rows.append([split, str(values["tracks"]), *(_with_interval(values[name], values[f"{name}_interval"]) for name in watched)])
-    test = figures["test"]
-    if f"{watched[0]}_random" in test:
-        rows.append(["random", str(test["tracks"]), *(_with_interval(test[f"{name}_random"], None) for name in watched)])
-    return rows
+SECTIONS: tuple[Callable[[Finished], Iterator[Exhibit]], ...] = (
+    _training, _learnt, _confusion, _decided, _curves, _per_label, _targets, _retrieval,
+)  # fmt: skip
 
 
-def _table(rows: list[list[str]]) -> str:
-    return f"<table>{''.join('<tr>' + ''.join(f'<td>{html.escape(cell)}' for cell in row) for row in rows)}</table>"
-
-
-def _section(exhibit: Exhibit, rate_hz: int) -> str:
-    """An exhibit as HTML, its picture and sounds inside."""
-    parts = [f"<h2>{html.escape(exhibit.title)}</h2>"]
-    if exhibit.text:
-        parts.append(f"<p>{html.escape(exhibit.text)}</p>")
-    if exhibit.figure:
-        parts.append(f"<img alt='{html.escape(exhibit.title, quote=True)}' src='data:image/png;base64,{_base64(_png(exhibit.figure))}'>")
-    for sound in exhibit.sounds:
-        source = f"data:audio/flac;base64,{_base64(audio.encode_flac(sound.waveform, rate_hz))}"
-        parts.append(f"<p><audio controls preload=none src='{source}'></audio> {html.escape(sound.caption)}</p>")
-    return "".join(parts)
-
-
-def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded, rate_hz: int) -> None:
+def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded | None, rate_hz: int) -> None:
     """The exhibits as images, audio and text, and the projector's files, in place of those of an earlier report."""
     import tensorflow as tf
 
     shutil.rmtree(directory, ignore_errors=True)
     with contextlib.closing(tf.summary.create_file_writer(str(directory))) as writer, writer.as_default(step=0):
         for exhibit in shown:
+            if exhibit.text or exhibit.rows:
+                tf.summary.text(f"{exhibit.title}/text", f"{exhibit.text}\n\n{page.markdown(exhibit.rows)}".strip())
             if exhibit.figure:
-                tf.summary.image(exhibit.title, tf.image.decode_png(_png(exhibit.figure), channels=4)[None])
-            for number, sound in enumerate(exhibit.sounds):
+                tf.summary.image(exhibit.title, tf.image.decode_png(page.png(exhibit.figure), channels=4)[None])
+            for place, sound in enumerate(exhibit.sounds):
                 waveform = sound.waveform[None, :, None].astype(np.float32) / 32768
-                tf.summary.audio(f"{exhibit.title}/{number}", waveform, rate_hz, description=sound.caption)
+                tf.summary.audio(f"{exhibit.title}/{place}", waveform, rate_hz, description=sound.caption)
+    if embedded is None:
+        return
     rows = [["id", "group", "tag", "tags"]]
     for row, (name, group) in enumerate(zip(embedded.ids, embedded.groups, strict=True)):
         first = np.flatnonzero(embedded.y_true[row])[:1]
@@ -135,81 +232,8 @@ def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded, rate
     files.write_text(directory / "projector_config.pbtxt", projector)
 
 
-def curves(history: list[dict[str, float]], monitor: str, watched: tuple[str, ...]) -> Figure:
-    """Loss, validation figures and the share of active triplets over epochs; the best epoch is marked."""
-    figure = Figure(figsize=(10, 3.5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    epochs = [row["epoch"] + 1 for row in history]
-    axes[0].plot(epochs, [row["loss"] for row in history], marker=".")
-    axes[0].set(xlabel="epoch", ylabel="training loss")
-    shown = [name for name in dict.fromkeys([*(f"val_{name}" for name in watched), monitor, "active"]) if history and name in history[0]]
-    for name in shown:
-        axes[1].plot(epochs, [row[name] for row in history], label=name, marker=".", linestyle=":" if name == "active" else "-")
-    if history:
-        best = max(history, key=lambda row: row[monitor])
-        axes[1].axvline(best["epoch"] + 1, color="grey", linestyle=":", label=f"best {monitor}")
-        axes[1].legend()
-    axes[1].set(xlabel="epoch", ylabel="validation, whole tracks", ylim=(0, 1))
-    return figure
-
-
-def per_label(figures: dict, name: str, chance: float | None) -> Figure:
-    """One bar per label, best on top, with the label's number of positives; chance as a line, or for average precision as a mark each."""
-    shares = [count / figures["tracks"] for count in figures["positives"]]
-    bars = [
-        (value, f"{label} ({count})", share)
-        for label, value, count, share in zip(figures["labels"], figures[f"{name}_per_class"], figures["positives"], shares, strict=True)
-        if value is not None
-    ]
-    bars.sort()
-    figure = Figure(figsize=(8, 1 + 0.22 * len(bars)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh([label for _, label, _ in bars], [value for value, _, _ in bars])
-    if chance is None:
-        axes.plot([share for _, _, share in bars], range(len(bars)), "k|", markersize=9, label="chance")
-    else:
-        axes.axvline(chance, color="black", linestyle=":", label="chance")
-    axes.set(xlim=(0, 1), xlabel=NAMES[name])
-    axes.margins(y=0.01)
-    axes.legend(loc="lower right")
-    return figure
-
-
-def label_counts(manifest: schema.Manifest) -> Figure:
-    """Tracks of each label in each split, most frequent on top."""
-    total = [sum(split.label_counts[i] for split in manifest.splits.values()) for i in range(len(manifest.labels))]
-    order = sorted(range(len(total)), key=lambda i: total[i])
-    figure = Figure(figsize=(8, 1 + 0.22 * len(order)), layout="constrained")
-    axes = figure.subplots()
-    left = [0] * len(order)
-    for name, split in manifest.splits.items():
-        counts = [split.label_counts[i] for i in order]
-        axes.barh([manifest.labels[i] for i in order], counts, left=left, label=f"{name} ({split.tracks} tracks, {manifest.hours(name):.2f} h)")
-        left = [before + count for before, count in zip(left, counts, strict=True)]
-    axes.margins(y=0.01)
-    axes.set(xlabel="tracks")
-    axes.legend(loc="lower right")
-    return figure
-
-
 def _history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _with_interval(value: float | None, interval: list | None) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
