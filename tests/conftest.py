@@ -67,6 +67,18 @@ def new_environment(requirements: str, directory: Path):
     shutil.rmtree(environment)
 
 
+def finished_run(directory: Path, figures: dict, kept: dict, **changes) -> Path:
+    """A run directory as evaluation leaves it, without a model: its figures of both splits and what it keeps of the test tracks."""
+    from tfmusic import files, run
+
+    directory.mkdir(parents=True)
+    experiment = Experiment.model_validate(EXPERIMENT.model_dump() | changes)
+    files.write_text(directory / run.EXPERIMENT, run.describe(experiment, directory.parent / "records", "0", "0").model_dump_json())
+    files.write_json(directory / run.METRICS, {"validation": figures, "test": figures})
+    files.write_npz(directory / run.EMBEDDINGS, **kept)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory) -> Path:
     """60 clips of .4 to 2 s: low or high tones, half of them over noise; artists in one split each; one tag is absent from the test split."""
