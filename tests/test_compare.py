@@ -42,14 +42,16 @@ def test_a_difference_is_scored_on_the_same_draws_of_tracks(tmp_path):
     found = difference(first, first_figures, other, other_figures, resamples=30, seed=3)
     assert found["roc_auc"] == pytest.approx(other_figures["roc_auc"] - first_figures["roc_auc"])
 
-    truth, auc, f1 = first["y_true"], [], []
+    truth, auc, f1, accuracy = first["y_true"], [], [], []
     for weights in np.concatenate([*bootstrap.draws(TRACKS, 30, 3)]):
         rows = np.repeat(np.arange(TRACKS), weights)
         of_runs = [(roc_auc_score(truth[rows], scores[rows]), f1_score(truth[rows], scores[rows] >= 0.5, average="macro"))
                    for scores in (first["scores"], other["scores"])]  # fmt: skip
         auc.append(of_runs[1][0] - of_runs[0][0])
         f1.append(of_runs[1][1] - of_runs[0][1])
-    for name, drawn in (("roc_auc", auc), ("f1_macro", f1)):
+        right = [((scores[rows] >= 0.5) == truth[rows]).mean() for scores in (first["scores"], other["scores"])]
+        accuracy.append(right[1] - right[0])
+    for name, drawn in (("roc_auc", auc), ("f1_macro", f1), ("accuracy", accuracy)):
         centre, reach = 2 * found[name] - np.mean(drawn), 1.959964 * np.std(drawn)
         np.testing.assert_allclose(found[f"{name}_interval"], [centre - reach, centre + reach], atol=1e-6)
 

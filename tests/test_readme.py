@@ -11,7 +11,7 @@ from tests.conftest import ROOT, tone
 from tfmusic import recipes
 
 README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = re.findall(r"(?:^    |`)(?:python )?((?:-m (?:records|export) \w+|train\.py)[^`\n]*)", README.replace("python -m", "-m"), re.M)
+COMMANDS = re.findall(r"(?:^    |`)(?:python )?((?:-m (?:records|export|tfmusic) \w+|train\.py)[^`\n]*)", README.replace("python -m", "-m"), re.M)
 
 
 def test_ci_runs_the_first_two_commands():

@@ -48,7 +48,7 @@ def compare(runs: Sequence[Path | str], out: Path | str | None = None, resamples
     names = _short(runs)
     differences = [difference(kept[0], figures[0], other, its, resamples, seed) for other, its in zip(kept[1:], figures[1:], strict=True)]
 
-    common = [name for name in tables.NAMES if all(one.get(name) is not None for one in figures)]
+    common = [name for name in tables.NAMES if all(name in one for one in differences)]
     columns = dict(zip(names, figures, strict=True))
     columns |= {f"{name} - {names[0]}": found for name, found in zip(names[1:], differences, strict=True)}
     printed = [name for name in tables.of_task(infos[0].experiment.task) if name in common]
@@ -83,10 +83,11 @@ def difference(first: Mapping, first_figures: Mapping, other: Mapping, other_fig
         seed: `int >= 0`.
 
     Returns:
-        For every figure that both have and that resamples can be made of (not those of retrieval): its difference, and "..._interval".
+        For every figure that both have its difference, and "..._interval" of those that follow from scores and numbers; retrieval's have none.
     """
     left, right = ([*_resamplers(kept, figures)] for kept, figures in ((first, first_figures), (other, other_figures)))
-    found = {}
+    names = [name for name in tables.NAMES if None not in (first_figures.get(name), other_figures.get(name))]
+    found = {name: other_figures[name] - first_figures[name] for name in names}
     for one, two in zip(left, right, strict=True):
 
         def resample(weights: np.ndarray, one: Resample = one, two: Resample = two) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from tfmusic.bootstrap import for_json
 
 PER_CLASS = ("precision", "recall", "f1")
 MEANS = ("macro", "micro", "weighted")
+DECIDED = ("accuracy", "f1_macro", "f1_micro")  # figures of decisions per label that have an interval
 RENAMED = {"accuracy": "f1_micro", "balanced_accuracy": "recall_macro"}  # what they are of one choice and one truth a track
 
 
@@ -80,7 +81,8 @@ def decide(y_true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, resam
 
     Returns:
         "precision_macro", "precision_micro", "precision_weighted", likewise "recall_..." and "f1_...", "accuracy", and "subset_accuracy",
-        the share of tracks with every label right; None where there is none. "f1_macro_interval", "f1_micro_interval": [low, high].
+        the share of tracks with every label right; None where there is none.
+        "accuracy_interval", "f1_macro_interval", "f1_micro_interval": [low, high].
         "classes", "absent": number of classes, and of those without positives.
         "precision_per_class", "recall_per_class", "f1_per_class": None where there is none; "positives" and "decided": tracks of each class,
         and decisions for it; "thresholds".
@@ -95,7 +97,7 @@ def decide(y_true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray, resam
     decided = scores >= thresholds
     right = decided == positive
     extra = {"accuracy": float(right.mean()), "subset_accuracy": float(right.all(axis=1).mean()), "thresholds": thresholds.tolist()}
-    return _report(positive, decided, ("f1_macro", "f1_micro"), resamples, seed) | extra
+    return _report(positive, decided, DECIDED, resamples, seed) | extra
 
 
 def one_of(y_true: np.ndarray, scores: np.ndarray, resamples: int, seed: int) -> dict:
@@ -154,7 +156,7 @@ def resampler(y_true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray | N
         averages = _counted(positive, np.arange(positive.shape[1]) == scores.argmax(axis=1)[:, None])
         names = RENAMED | {"f1_macro": "f1_macro"}
     else:
-        averages, names = _counted(positive, scores >= thresholds), {name: name for name in ("f1_macro", "f1_micro")}
+        averages, names = _counted(positive, scores >= thresholds), {name: name for name in DECIDED}
 
     def resample(weights: np.ndarray) -> dict[str, np.ndarray]:
         found = averages(weights)
@@ -209,12 +211,14 @@ def _averages(hits: np.ndarray, decided: np.ndarray, positives: np.ndarray) -> d
 
 
 def _counted(positive: np.ndarray, decided: np.ndarray) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Times that each track counts `[shape=(rows, tracks)]` to `_averages`, of truth and decisions, bool `[shape=(tracks, classes)]`."""
+    """Times that each track counts `[shape=(rows, tracks)]` to `_averages` and accuracy; truth and decisions: bool `[shape=(tracks, classes)]`."""
     columns = [matrix.astype(np.float32) for matrix in (positive & decided, decided, positive)]
 
     def averages(weights: np.ndarray) -> dict[str, np.ndarray]:
         weights = weights.astype(np.float32)  # counts are exact up to 2^24 tracks, and a product of matrices costs half
-        return _averages(*((weights @ matrix).astype(np.float64) for matrix in columns))
+        counts = hits, decisions, positives = [(weights @ matrix).astype(np.float64) for matrix in columns]
+        wrong, answers = (decisions + positives - 2 * hits).sum(axis=-1), weights.sum(axis=-1) * hits.shape[-1]
+        return _averages(*counts) | {"accuracy": 1 - _share(wrong, answers)}
 
     return averages
 
