@@ -130,6 +130,18 @@ def test_scores_and_numbers_of_the_test_tracks_are_kept(runs, one_label):
     assert "scores" not in run.outputs(runs["emotion"]) and "targets" not in run.outputs(runs["genre"])
 
 
+def test_families_are_kept_and_drawn(trained):
+    """A family of two labels: true where one of them is, scored as the higher; it has curves of its own beside those of the labels."""
+    info = run.read(trained)
+    manifest = schema.read_manifest(info.records).model_copy(update={"families": {"noisy": ("noise",), "rare": ("noise",)}})
+    tracks, places = scored(trained), [manifest.labels.index(label) for label in ("noisy", "rare")]
+    kept = evaluate.kept(tracks, manifest, info.experiment)
+    np.testing.assert_array_equal(kept["families_true"][:, 0], tracks.y_true[:, places].any(axis=1))
+    np.testing.assert_array_equal(kept["family_scores"][:, 0], tracks.outputs["tags"][:, places].max(axis=1))
+    shown = report.Finished(info.experiment, manifest, {"validation": {}, "test": {"families": ["noise"]}}, kept, [])
+    assert [exhibit.title for exhibit in report._curves(shown)] == [f"ROC and precision-recall of each {kind}" for kind in ("label", "family")]
+
+
 @pytest.mark.parametrize("task", ["genre", "emotion", "multitask"])
 def test_a_bundle_says_what_the_task_learnt(runs, task, collection, tmp_path):
     out = bundle(runs[task], tmp_path / "bundle")

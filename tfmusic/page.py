@@ -17,7 +17,7 @@ from tfmusic.tables import Rows
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; display: block; overflow-x: auto }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1em 0 }
 td, th { padding: .2em .8em; border-bottom: 1px solid #8884; text-align: left; font-variant-numeric: tabular-nums }
 img { max-width: 100% }
 pre { overflow-x: auto }
