@@ -155,7 +155,7 @@ def series(experiment: Experiment, records: Location, out: Path, folds: tuple[in
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("the same command goes on, with --out " + str(out)) from None
             print(report.write(runs[-1]))
-    print(summary.summary(runs))
+    print(summary.text(summary.summary(runs)))
     print(f"\nnext:\n  tensorboard --logdir {out}\n  python -m export bundle {runs[0]}")
 
 
