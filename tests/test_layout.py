@@ -21,6 +21,7 @@ THIRD_PARTY = {
     "tfmusic.decisions": LIGHT,
     "tfmusic.regression": LIGHT,
     "tfmusic.sampling": LIGHT,
+    "tfmusic.imbalance": LIGHT,
     "tfmusic.audio": LIGHT | {"soundfile", "soxr"},
     "tfmusic.files": LIGHT,
     "tfmusic.run": LIGHT,
@@ -48,7 +49,7 @@ THIRD_PARTY = {
     "export": {"tyro"},
 }
 # of tfmusic: no TensorFlow, so importable from anything
-FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisions", "regression", "sampling", "audio", "run", "cli"}
+FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisions", "regression", "sampling", "imbalance", "audio", "run", "cli"}
 FREE |= {"tables", "page", "pictures", "summary", "compare", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,

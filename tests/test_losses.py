@@ -1,5 +1,7 @@
 """losses: Keras' own and ten lines of numpy are the references."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -84,7 +86,8 @@ def test_gradient_at_the_ends(gamma, alpha):
 def test_half_precision_logits_are_scored_in_float32(dtype):
     y_true, logits = _batch()
     logits = ops.cast(logits, dtype)
-    for function in (losses.binary_crossentropy, losses.focal_loss):
+    weighted = functools.partial(losses.binary_crossentropy, weights=[0.5, 1.0, 2.0, 3.0, 0.1])
+    for function in (losses.binary_crossentropy, weighted, losses.categorical_crossentropy, losses.focal_loss):
         loss = function(y_true, logits)
         assert keras.backend.standardize_dtype(loss.dtype) == "float32"
         np.testing.assert_array_equal(loss, function(y_true, ops.cast(logits, "float32")))
@@ -144,3 +147,41 @@ def test_make_follows_the_settings():
     np.testing.assert_allclose(bce(y_true, logits), np.mean(losses.binary_crossentropy(y_true, logits)), rtol=1e-6)
     focal = losses.make(config.Loss(name="focal", focal_gamma=3.0, focal_alpha=0.2))
     np.testing.assert_allclose(focal(y_true, logits), np.mean(losses.focal_loss(y_true, logits, 3.0, 0.2)), rtol=1e-6)
+
+
+WEIGHTS = [0.5, 1.0, 2.0, 3.0, 0.1]
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_weighted_binary_crossentropy_is_that_of_tensorflow(soft):
+    y_true, logits = _batch(soft)
+    expected = tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(y_true, logits, np.array(WEIGHTS, "float32")), axis=1)
+    np.testing.assert_allclose(losses.binary_crossentropy(y_true, logits, WEIGHTS), expected, rtol=2e-6)
+
+
+def test_weighted_categorical_crossentropy_is_that_of_keras_with_a_weight_an_example_and_linear_in_the_label():
+    _, logits = _batch()
+    label = np.random.default_rng(1).integers(0, 5, 16)
+    one_hot = np.eye(5, dtype="float32")[label]
+    of_keras = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)
+    loss = losses.categorical_crossentropy(one_hot, logits, WEIGHTS)
+    np.testing.assert_allclose(loss, of_keras(one_hot, logits, sample_weight=np.array(WEIGHTS)[label]), rtol=2e-6)
+    np.testing.assert_allclose(losses.categorical_crossentropy(one_hot, logits), of_keras(one_hot, logits), rtol=2e-6)
+    blended = losses.categorical_crossentropy(0.3 * one_hot + 0.7 * one_hot[::-1], logits, WEIGHTS)
+    other = losses.categorical_crossentropy(one_hot[::-1], logits, WEIGHTS)
+    np.testing.assert_allclose(blended, 0.3 * loss + 0.7 * other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_weighted_loss_class_round_trip(activation):
+    y_true, logits = _batch()
+    loss = losses.WeightedCrossentropy(np.array(WEIGHTS), activation, reduction="sum")
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert isinstance(copy, losses.WeightedCrossentropy) and copy.get_config() == loss.get_config()
+    np.testing.assert_allclose(copy(y_true, logits), np.sum(losses.CROSSENTROPIES[activation](y_true, logits, WEIGHTS)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("arguments", [{"weights": [1, 0]}, {"weights": 1.0}, {"weights": [np.inf]}, {"weights": [1.0], "activation": "relu"}])
+def test_bad_weights(arguments):
+    with pytest.raises(ValueError, match="must be .* got"):
+        losses.WeightedCrossentropy(**arguments)

@@ -282,6 +282,10 @@ class Loss(Settings):
     )
     focal_gamma: float = Field(2.0, ge=0, description="Focusing strength of the focal loss.")
     focal_alpha: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Weight of the positives; none: no balancing.")
+    class_weights: bool = Field(
+        False, description="Positives of a label weigh the more the fewer training tracks have it; focal: as an alpha for each label."
+    )
+    prior_bias: bool = Field(False, description="Fresh logits begin at the labels' shares of the training tracks.")
     targets_weight: float = Field(1.0, gt=0, description="multitask: weight of the targets' squared error beside the labels' loss.")
 
 
@@ -443,6 +447,8 @@ class Experiment(Settings):
         self._check_inputs()
         if self.loss.name != "focal":
             _check_read("loss", self.loss, self.loss.name, {*Loss.model_fields} - {"focal_gamma", "focal_alpha"})
+        if self.loss.class_weights:
+            _check_read("loss", self.loss, "class_weights", {*Loss.model_fields} - {"focal_alpha"})
         if self.init is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:
@@ -485,6 +491,7 @@ class Experiment(Settings):
             raise ValueError("similarity.overlap idf needs positive_from above 0 for triplets, which otherwise ask for any shared tag, got 0")
         if not self.similarity.tag_weight:
             _check_read("loss", self.loss, "similarity without tag_weight", set())
+        _check_read("loss", self.loss, "similarity", {*Loss.model_fields} - {"class_weights"})
         _check_read("data", self.data, "similarity", {"crops_per_clip"})
         multiple = {"crops": 2, "balanced": self.sampling.clips_per_label}.get(batches, 3 if self.triplets_given else 1)
         if batch_size % multiple or batch_size < 2 * multiple:

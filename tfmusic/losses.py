@@ -1,24 +1,27 @@
 """What is minimised: pure functions from labels and logits to one loss per example, and thin Keras classes around them.
 
-Everything takes logits, never probabilities: `log sigmoid` keeps its gradient where a rounded probability has lost it. Binary
-cross-entropy needs no class of ours, Keras' own serves.
+Everything takes logits, never probabilities: `log sigmoid` keeps its gradient where a rounded probability has lost it. Cross-entropy
+without weights needs no class of ours, Keras' own serves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfmusic import config
+from tfmusic import config, imbalance
 
 
-def binary_crossentropy(y_true, logits):
-    """Cross-entropy of independent labels, per example: `-[y log p + (1-y) log(1-p)]` with `p = sigmoid(logits)`, mean over labels.
+def binary_crossentropy(y_true, logits, weights=None):
+    """Cross-entropy of independent labels, per example: `-[w y log p + (1-y) log(1-p)]` with `p = sigmoid(logits)`, mean over labels.
 
     Args:
         y_true: 0/1 or soft labels (mixup) `[shape=(batch, labels)]`.
         logits: scores before the sigmoid `[shape=(batch, labels)]`.
+        weights: of the positives of each label `float > 0` `[shape=(labels,)]`; None: 1.
 
     Returns:
         Loss `[shape=(batch,)]`, natural log, float32 or wider.
@@ -26,7 +29,28 @@ def binary_crossentropy(y_true, logits):
     >>> binary_crossentropy([[1.0, 0.0]], ops.zeros((1, 2)))  # -log 1/2 = 0.693
     """
     y_true, logits = _at_least_float32(y_true, logits)
-    return keras.losses.binary_crossentropy(y_true, logits, from_logits=True)
+    if weights is None:
+        return keras.losses.binary_crossentropy(y_true, logits, from_logits=True)
+    weights = ops.convert_to_tensor(weights, logits.dtype)
+    return ops.mean(weights * y_true * ops.softplus(-logits) + (1 - y_true) * ops.softplus(logits), axis=-1)
+
+
+def categorical_crossentropy(y_true, logits, weights=None):
+    """Cross-entropy of one label out of all, per example: `-sum_c w_c y_c log p_c` with `p = softmax(logits)`.
+
+    Args:
+        y_true: one-hot or soft labels (mixup) `[shape=(batch, labels)]`.
+        logits: scores before the softmax `[shape=(batch, labels)]`.
+        weights: of each label `float > 0` `[shape=(labels,)]`; None: 1.
+
+    Returns:
+        Loss `[shape=(batch,)]`, natural log, float32 or wider.
+
+    >>> categorical_crossentropy([[1.0, 0.0]], ops.zeros((1, 2)), weights=[2.0, 0.5])  # 2 log 2 = 1.386
+    """
+    y_true, logits = _at_least_float32(y_true, logits)
+    weights = 1.0 if weights is None else ops.convert_to_tensor(weights, logits.dtype)
+    return -ops.sum(weights * y_true * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
 def focal_loss(y_true, logits, gamma: float = 2.0, alpha=None):
@@ -153,6 +177,36 @@ class FocalLossLayer(keras.layers.Layer):
         return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha, "weight": self.weight}
 
 
+CROSSENTROPIES = {"sigmoid": binary_crossentropy, "softmax": categorical_crossentropy}
+
+
+@keras.saving.register_keras_serializable("tfmusic")
+class WeightedCrossentropy(keras.losses.Loss):
+    """`binary_crossentropy` or `categorical_crossentropy` with a weight for each label, as a Keras loss.
+
+    Args:
+        weights: as there `[shape=(labels,)]`.
+        activation: "sigmoid" of independent labels, "softmax" of one label out of all.
+
+    >>> WeightedCrossentropy([2.0, 0.5], "softmax")([[1.0, 0.0]], ops.zeros((1, 2)))  # 2 log 2 = 1.386
+    """
+
+    def __init__(self, weights, activation="sigmoid", reduction="sum_over_batch_size", name="weighted_crossentropy", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        array = np.asarray(weights, np.float64)
+        if array.ndim != 1 or not ((array > 0) & np.isfinite(array)).all():
+            raise ValueError(f"weights must be finite numbers > 0, one per label, got {weights!r}")
+        if activation not in CROSSENTROPIES:
+            raise ValueError(f"activation must be {' or '.join(CROSSENTROPIES)}, got {activation!r}")
+        self.weights, self.activation = array.tolist(), activation
+
+    def call(self, y_true, y_pred):
+        return CROSSENTROPIES[self.activation](y_true, y_pred, self.weights)
+
+    def get_config(self):
+        return {**super().get_config(), "weights": self.weights, "activation": self.activation, "dtype": self.dtype}
+
+
 @keras.saving.register_keras_serializable("tfmusic")
 class TargetLoss(keras.losses.Loss):
     """`squared_error` as a Keras loss; arguments as there."""
@@ -176,8 +230,25 @@ LOSSES = {
     "focal": lambda settings: FocalLoss(settings.focal_gamma, settings.focal_alpha),
     "crossentropy": lambda settings: keras.losses.CategoricalCrossentropy(from_logits=True),
 }
+WEIGHTED_LOSSES = {
+    "bce": lambda settings, weights: WeightedCrossentropy(weights),
+    "focal": lambda settings, weights: FocalLoss(settings.focal_gamma, imbalance.class_alphas(weights)),
+    "crossentropy": lambda settings, weights: WeightedCrossentropy(weights, "softmax"),
+}
 
 
-def make(settings: config.Loss) -> keras.losses.Loss:
-    """The Keras loss of these settings, on logits."""
-    return LOSSES[settings.name](settings)
+def make(settings: config.Loss, counts: Sequence[int] | None = None) -> keras.losses.Loss:
+    """The Keras loss of these settings, on logits.
+
+    Args:
+        settings: name and parameters.
+        counts: training tracks with each label, which class weights are made of; None where there are to be none.
+
+    Raises:
+        ValueError: class weights are asked for without counts.
+    """
+    if not settings.class_weights:
+        return LOSSES[settings.name](settings)
+    if counts is None:
+        raise ValueError("counts must be given for class_weights, got None")
+    return WEIGHTED_LOSSES[settings.name](settings, imbalance.class_weights(counts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -20,15 +20,15 @@ class Task:
         outputs: of the deployed model, that the task is about.
         logged: names of figures that go into the logs of every epoch as val_<name>, where the records and the loss have them (`logged`).
         watched: those in the printed table and on the card; the first is the default of --fit.monitor.
-        trainee: (net, experiment, truth of chosen tracks) to the model that is fitted, and its losses and their weights by output; none: its
-            layers add their own.
+        trainee: (net, experiment, truth of chosen tracks, training tracks with each label) to the model that is fitted, and its losses and
+            their weights by output; none: its layers add their own.
         chooses: whether batches are made of chosen tracks (`tfmusic.sampling`), not of all in random order.
     """
 
     outputs: tuple[str, ...]
     logged: tuple[str, ...]
     watched: tuple[str, ...]
-    trainee: Callable[[keras.Model, Experiment, np.ndarray | None], tuple[keras.Model, Losses | None]]
+    trainee: Callable[[keras.Model, Experiment, np.ndarray | None, Sequence[int]], tuple[keras.Model, Losses | None]]
     chooses: bool = False
 
 
@@ -48,11 +48,11 @@ def logged(experiment: Experiment, families: bool) -> tuple[str, ...]:
     return tuple(name for name in TASKS[experiment.task].logged if name not in absent)
 
 
-def _learner(net: keras.Model, experiment: Experiment, truth: None) -> tuple[keras.Model, Losses]:
+def _learner(net: keras.Model, experiment: Experiment, truth: None, counts: Sequence[int]) -> tuple[keras.Model, Losses]:
     """Features to all outputs that have a truth."""
     found = {}
     if "logits" in net.output:
-        found["logits"] = losses.make(experiment.loss), 1.0
+        found["logits"] = losses.make(experiment.loss, counts), 1.0
     if "targets" in net.output:
         weight = experiment.loss.targets_weight if experiment.task == "multitask" else 1.0
         found["targets"] = losses.TargetLoss(net.get_layer("targets").scale), weight
@@ -84,7 +84,7 @@ def _loss_layer(experiment: Experiment, truth: np.ndarray | None, columns: int) 
     return LOSS_LAYERS[settings.loss](**given)
 
 
-def _embedder(net: keras.Model, experiment: Experiment, truth: np.ndarray | None) -> tuple[keras.Model, None]:
+def _embedder(net: keras.Model, experiment: Experiment, truth: np.ndarray | None, counts: Sequence[int]) -> tuple[keras.Model, None]:
     """Features, truth and labels to the embedding, whose loss a layer adds; with a tag weight to logits and theirs as well."""
     settings = experiment.similarity
     columns = data.truth_columns(experiment, truth)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import callbacks, catalogue, cli, data, evaluate, files, models, optimizers, pretrained, run, sampling, schema, tasks
+from tfmusic import callbacks, catalogue, cli, data, evaluate, files, imbalance, models, optimizers, pretrained, run, sampling, schema, tasks
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.labels import Vocabulary
@@ -231,6 +231,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
     twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes, targets=targets)
     deployed = models.deploy(frontend, twin, experiment.activation)
+    split = manifest.split("train")
+    if experiment.loss.prior_bias:
+        _begin_at_priors(net, split, experiment.activation)
     if experiment.init and not (out / run.STATE).is_file():
         _load_weights(net, experiment, info.records, manifest)
     if experiment.freeze:
@@ -256,7 +259,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     if stopped or first_epoch >= settings.epochs:
         return
     chosen = _choose(out, info, manifest) if task.chooses else None
-    trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None)
+    trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None, split.label_counts)
     trainee.compile(
         optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]),
         loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
@@ -395,6 +398,12 @@ def _choose(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
     if truth is not None and not _has_pair(truth):
         raise InputError(f"--sampling.positives {settings.positives} must be shared by two training tracks or more, got none that are")
     return Chosen(tracks, truth, rows)
+
+
+def _begin_at_priors(net: keras.Model, split: schema.Split, activation: str) -> None:
+    """The bias of the logits from the labels' shares; weights of --init that come later replace it for the labels that they know."""
+    kernel, _ = net.get_layer("logits").get_weights()
+    net.get_layer("logits").set_weights([kernel, imbalance.prior_logits(split.label_counts, split.tracks, activation)])
 
 
 def _has_pair(truth: np.ndarray) -> bool:

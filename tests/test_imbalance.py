@@ -1,0 +1,165 @@
+"""imbalance: scikit-learn's weights and numbers by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+from sklearn.utils.class_weight import compute_class_weight
+
+from tests.conftest import EXPERIMENT
+from tfmusic import config, evaluate, imbalance, losses, models, run, schema, training
+from tfmusic.config import Loss
+
+
+def changed(experiment=EXPERIMENT, **sections):
+    """The experiment with some fields of its sections set."""
+    return config.Experiment.model_validate(
+        experiment.model_dump() | {name: getattr(experiment, name).model_dump() | fields for name, fields in sections.items()}
+    )
+
+
+# --- weights ------------------------------------------------------------------------------------------------------------------------------
+def test_weights_of_one_label_a_track_are_those_of_scikit_learn():
+    label = np.random.default_rng(0).choice(5, 300, p=[0.5, 0.3, 0.1, 0.07, 0.03])
+    counts = np.bincount(label)
+    expected = compute_class_weight("balanced", classes=np.arange(5), y=label)
+    np.testing.assert_allclose(imbalance.class_weights(counts), expected)
+    np.testing.assert_allclose(imbalance.class_weights(counts)[label].mean(), 1)
+
+
+def test_weights_of_several_labels_a_track():
+    """Counts 4, 0, 2 have the mean 3 over the labels that are there: 3/4, 3/1 (as if of one track), 3/2; the mean positive weighs (3 + 3) / 6."""
+    weights = imbalance.class_weights([4, 0, 2])
+    np.testing.assert_allclose(weights, [0.75, 3, 1.5])
+    assert np.average(weights, weights=[4, 0, 2]) == 1
+
+
+def test_alphas_weigh_positives_against_negatives_as_the_weights_do():
+    """w = 1, 3: a = 1/2, 3/4. With gamma 0, (1 + w) times the focal term of a label is its weighted cross-entropy."""
+    weights = np.array([1.0, 3.0])
+    alphas = imbalance.class_alphas(weights)
+    np.testing.assert_allclose(alphas, [0.5, 0.75])
+    y_true, logits = np.array([[1.0], [0.0], [0.3]]), np.array([[0.4], [-1.2], [2.0]])
+    for weight, alpha in zip(weights, alphas, strict=True):
+        focal = losses.focal_loss(y_true, logits, gamma=0.0, alpha=alpha)
+        np.testing.assert_allclose((1 + weight) * focal, losses.binary_crossentropy(y_true, logits, [weight]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [[1, 2]], [-1, 2], []])
+def test_counts_that_weigh_nothing_are_refused(counts):
+    with pytest.raises(ValueError, match="counts must be .* got"):
+        imbalance.class_weights(counts)
+
+
+# --- the prior ----------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("activation", "score"), [("sigmoid", ops.sigmoid), ("softmax", ops.softmax)])
+def test_scores_at_the_prior_logits_are_the_shares(activation, score):
+    logits = imbalance.prior_logits([70, 20, 10], 100, activation)
+    np.testing.assert_allclose(score(logits), [0.7, 0.2, 0.1], rtol=1e-6)
+
+
+def test_a_label_of_no_and_of_every_track_is_half_a_track_away():
+    """0 and 100 of 100 count as .5 and 99.5: -+ log 199."""
+    np.testing.assert_allclose(imbalance.prior_logits([0, 100], 100, "sigmoid"), [-np.log(199), np.log(199)], rtol=1e-6)
+    with pytest.raises(ValueError, match="between 0 and tracks"):
+        imbalance.prior_logits([3], 2, "sigmoid")
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_a_fresh_net_scores_every_label_by_its_share(activation):
+    """A kernel of a hundredth leaves the bias alone: the mean over noise is the share of each label within a per cent of it."""
+    split = schema.Split(tracks=200, samples=1, unlabelled=0, label_counts=(150, 40, 10))
+    net = models.build(EXPERIMENT.net, (64, 16), 3)
+    training._begin_at_priors(net, split, activation)
+    layer = net.get_layer("logits")
+    layer.set_weights([layer.get_weights()[0] / 100, layer.get_weights()[1]])
+    deployed = keras.Model(net.input, keras.layers.Activation(activation)(net.output["logits"]))
+    noise = np.random.default_rng(0).normal(size=(32, 64, 16)).astype("float32")
+    np.testing.assert_allclose(np.mean(deployed(noise), axis=0), [0.75, 0.2, 0.05], rtol=0.01)
+
+
+def test_logits_taken_over_keep_their_bias_and_new_labels_get_the_prior(trained, records, tmp_path):
+    """A run of other labels: one it knows keeps the tagger's bias and kernel, the others begin at the prior."""
+    manifest = schema.read_manifest(records)
+    (tmp_path / "other").mkdir()
+    for name in (run.BEST, run.EXPERIMENT):
+        (tmp_path / "other" / name).write_bytes((trained / name).read_bytes())
+    known = manifest.labels.index("noisy")
+    (tmp_path / "other" / run.LABELS).write_text("\n".join(name if name == "noisy" else f"other_{name}" for name in manifest.labels) + "\n")
+    experiment = changed(loss={"prior_bias": True}, fit={"epochs": 0}).model_copy(update={"init": tmp_path / "other"})
+    out = training.fit(experiment, records, tmp_path / "run")
+    (kernel, bias), (source_kernel, source_bias) = (
+        models.parts(evaluate.load_best(path))[1].get_layer("logits").get_weights() for path in (out, trained)
+    )
+    split = manifest.split("train")
+    expected = imbalance.prior_logits(split.label_counts, split.tracks, "sigmoid")
+    expected[known] = source_bias[known]
+    np.testing.assert_array_equal(bias, expected)
+    np.testing.assert_array_equal(kernel[:, known], source_kernel[:, known])
+
+
+# --- together -----------------------------------------------------------------------------------------------------------------------------
+TOOLS = {"loss": {"class_weights": True, "prior_bias": True}}
+
+
+@pytest.mark.slow
+def test_all_of_them_train_and_an_interrupted_run_goes_on_to_the_same_weights(records, tmp_path, monkeypatch):
+    experiment = changed(**TOOLS | {"loss": {"name": "focal", **TOOLS["loss"]}, "fit": {"epochs": 2}})
+    training.fit(experiment, records, tmp_path / "whole")
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tfmusic.training.keras.callbacks.TensorBoard", lambda *arguments, **options: Interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(experiment, records, tmp_path / "halves")
+    training.resume(tmp_path / "halves")
+    for left, right in zip(*(evaluate.load_best(tmp_path / half).get_weights() for half in ("whole", "halves")), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_one_label_of_all_trains_with_all_of_them(one_label, tmp_path):
+    experiment = changed(
+        EXPERIMENT.model_copy(update={"task": "genre"}),
+        loss={"name": "crossentropy", **TOOLS["loss"]},
+        fit={"epochs": 1, "monitor": "val_accuracy"},
+    )
+    assert (training.fit(experiment, one_label, tmp_path / "run") / run.METRICS).is_file()
+
+
+def _experiment(**fields):
+    return config.Experiment(recipe="tiny", **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"loss": {"name": "focal", "focal_alpha": 0.3, "class_weights": True}}, "loss.focal_alpha does nothing for class_weights"),
+        ({"task": "emotion", "loss": {"prior_bias": True}}, "loss.prior_bias does nothing for emotion"),
+        ({"task": "similarity", "loss": {"prior_bias": True}}, "loss.prior_bias does nothing for similarity without tag_weight"),
+        ({"task": "similarity", "similarity": {"tag_weight": 1}, "loss": {"class_weights": True}}, "loss.class_weights does nothing for similarity"),
+    ],
+)
+def test_settings_that_nothing_reads_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        _experiment(**fields)
+
+
+def test_the_loss_of_the_settings_is_the_weighted_one():
+    """Counts 1, 3: weights 2, 2/3; alphas 2/3, 2/5."""
+    y_true, logits = np.array([[1.0, 0.0], [0.0, 1.0]], "float32"), np.array([[0.5, -1.0], [2.0, 0.1]], "float32")
+    expected = {
+        "bce": tf.nn.weighted_cross_entropy_with_logits(y_true, logits, np.array([2, 2 / 3], "float32")),
+        "focal": ops.reshape(losses.focal_loss(y_true.reshape(-1, 1), logits.reshape(-1, 1)), (2, 2))
+        * np.where(y_true, [2 / 3, 2 / 5], [1 / 3, 3 / 5]),
+        "crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True, reduction=None)(y_true, logits, sample_weight=[2, 2 / 3]),
+    }
+    for name, value in expected.items():
+        loss = losses.make(Loss(name=name, class_weights=True), counts=[1, 3])
+        np.testing.assert_allclose(loss(y_true, logits), np.mean(value), rtol=1e-6)
+    with pytest.raises(ValueError, match="counts must be given"):
+        losses.make(Loss(class_weights=True))
