@@ -1,15 +1,17 @@
-"""imbalance: scikit-learn's weights and numbers by hand."""
+"""imbalance: scikit-learn's weights, numbers by hand, and what the stream really draws."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from scipy import stats
 from sklearn.utils.class_weight import compute_class_weight
 
 from tests.conftest import EXPERIMENT
-from tfmusic import config, evaluate, imbalance, losses, models, run, schema, training
-from tfmusic.config import Loss
+from tests.test_data import AUGMENTED, take
+from tfmusic import config, data, evaluate, imbalance, losses, models, run, schema, training
+from tfmusic.config import InputError, Loss
 
 
 def changed(experiment=EXPERIMENT, **sections):
@@ -17,6 +19,14 @@ def changed(experiment=EXPERIMENT, **sections):
     return config.Experiment.model_validate(
         experiment.model_dump() | {name: getattr(experiment, name).model_dump() | fields for name, fields in sections.items()}
     )
+
+
+def long_tail(tracks=600, labels=8, seed=0):
+    """0/1 labels of which each next one is about half as frequent, some tracks without any."""
+    random = np.random.default_rng(seed)
+    table = (random.random((tracks, labels)) < 0.5 ** np.arange(1, labels + 1)).astype(np.uint8)
+    table[0] = 1
+    return table
 
 
 # --- weights ------------------------------------------------------------------------------------------------------------------------------
@@ -99,8 +109,100 @@ def test_logits_taken_over_keep_their_bias_and_new_labels_get_the_prior(trained,
     np.testing.assert_array_equal(kernel[:, known], source_kernel[:, known])
 
 
+# --- oversampling -------------------------------------------------------------------------------------------------------------------------
+def test_repeats_by_hand():
+    """4 tracks of a, a, a+b, none; f = 3/4, 1/4. For t = .4: b's track is due .4 / .25 = 1.6; a's .4 / .75 = .53 is below u = 2.4 / 3 = .8."""
+    labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
+    np.testing.assert_allclose(imbalance.repeats(labels, 0.4), [0.8, 0.8, 1.6, 0.8])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 0.14])
+def test_every_label_reaches_the_share_and_the_rarest_exactly(share):
+    labels = long_tail()
+    times = imbalance.repeats(labels, share)
+    reached, frequency = times @ labels / len(labels), labels.mean(axis=0)
+    np.testing.assert_allclose(times.mean(), 1)
+    assert (reached > share - 1e-9).all()
+    np.testing.assert_allclose(reached[frequency.argmin()], max(share, frequency.min()))
+    factor = np.where(labels, share / frequency, 0).max(axis=1)  # Gupta et al., with t / f in place of its root
+    np.testing.assert_allclose(times, np.where(factor > times.min(), factor, times.min()))
+    assert times.min() <= 1
+
+
+def test_a_share_below_all_frequencies_changes_nothing():
+    labels = long_tail()
+    np.testing.assert_allclose(imbalance.repeats(labels, 0.9 * labels.mean(axis=0).min()), 1)
+
+
+def test_one_label_a_track_can_be_drawn_alike_and_not_more():
+    """k labels have at most 1/k each: then every label is as frequent as the others."""
+    labels = np.eye(4, dtype=np.uint8)[np.random.default_rng(0).choice(4, 200, p=[0.6, 0.3, 0.08, 0.02])]
+    np.testing.assert_allclose(imbalance.repeats(labels, 0.25) @ labels / 200, 0.25)
+    with pytest.raises(InputError, match="--data.oversample must be above 0 and at most 0.25 for the 4 labels .* got 0.26"):
+        imbalance.repeats(labels, 0.26)
+
+
+def test_an_epoch_draws_what_is_due_and_only_fractions_by_chance():
+    times = imbalance.repeats(long_tail(), 0.1)
+    due = times * 37 * 16 / times.sum()
+    totals = np.zeros(len(times))
+    for epoch in range(200):
+        drawn = np.bincount(imbalance.rows(times, 16, 37, 3, epoch).ravel(), minlength=len(times))
+        assert (drawn >= np.floor(due)).all() and (drawn <= np.ceil(due)).all() and drawn.sum() == 37 * 16
+        totals += drawn
+    # Less even than chance would show as a large statistic; the draw is more even, since whole parts are certain.
+    assert stats.chisquare(totals, 200 * due).pvalue > 1e-3
+    fraction = due % 1
+    z = (totals - 200 * due) / np.sqrt(200 * fraction * (1 - fraction) + 1e-9)
+    assert 0.9 < z[fraction > 0.05].std() < 1.1  # the fractions themselves are drawn with the deviation of a coin
+
+
+def test_rows_come_back_by_seed_and_epoch_and_are_shuffled():
+    times = imbalance.repeats(long_tail(), 0.1)
+    one = imbalance.rows(times, 8, 20, 0, 1)
+    np.testing.assert_array_equal(one, imbalance.rows(times, 8, 20, 0, 1))
+    assert not np.array_equal(one, imbalance.rows(times, 8, 20, 0, 2)) and not np.array_equal(one, imbalance.rows(times, 8, 20, 1, 1))
+    assert abs(np.corrcoef(one.ravel(), np.arange(one.size))[0, 1]) < 0.3
+
+
+@pytest.fixture(scope="module")
+def oversampled(records):
+    """(experiment, manifest, catalogue, choose): mixup and SpecAugment over drawn tracks; `rare` is on 1 of 32 and is to be on 1 of 5."""
+    experiment, manifest = changed(AUGMENTED, data={"oversample": 0.2}), schema.read_manifest(records)
+    return experiment, manifest, *training._oversampled(records, manifest, experiment)
+
+
+def test_the_stream_holds_the_drawn_tracks(oversampled, records):
+    """All 4 epochs of 8 steps: the labels are those of the rows, every label is on a fifth of each epoch's 64 windows; chi-square of the tracks
+    against their repeats; and the windows of the one rare track differ."""
+    experiment, manifest, tracks, choose = oversampled
+    plain = changed(experiment, augment={"mixup_alpha": 0.0, "spec_augment": {"probability": 0.0}})
+    found = take(data.train_batches(records, manifest, plain, 0, None, tracks, choose))
+    rows = np.concatenate([choose(epoch) for epoch in range(4)])
+    assert len(found) == len(rows) == 4 * data.steps_per_epoch(manifest, plain)
+    labels = np.stack([truth["labels"] for _, truth in found])
+    np.testing.assert_array_equal(labels, tracks.labels[rows])
+    assert (labels.reshape(4, 64, -1).sum(axis=1) >= np.floor(0.2 * 64)).all()
+    due = 4 * 2 * imbalance.repeats(tracks.labels, 0.2)
+    assert stats.chisquare(np.bincount(rows.ravel(), minlength=len(tracks)), due).pvalue > 1e-3
+    rare = labels[..., manifest.labels.index("rare")] == 1
+    windows = np.concatenate([features[mask] for (features, _), mask in zip(found, rare, strict=True)])
+    assert 48 <= len(windows) <= 52 and len(np.unique(windows.reshape(len(windows), -1), axis=0)) > 24
+
+
+def test_a_later_start_is_the_tail_of_the_oversampled_stream(oversampled, records):
+    experiment, manifest, tracks, choose = oversampled
+    whole, tail = (
+        take(data.train_batches(records, manifest, experiment, first, None, tracks, choose), threads) for first, threads in ((0, 1), (2, 4))
+    )
+    assert len(whole) == 4 * 8 and len(tail) == 2 * 8
+    for expected, found in zip(whole[16:], tail, strict=True):
+        keras.tree.map_structure(np.testing.assert_array_equal, expected, found)
+    assert not np.array_equal(whole[0][0], whole[8][0])
+
+
 # --- together -----------------------------------------------------------------------------------------------------------------------------
-TOOLS = {"loss": {"class_weights": True, "prior_bias": True}}
+TOOLS = {"loss": {"class_weights": True, "prior_bias": True}, "data": {"oversample": 0.2}}
 
 
 @pytest.mark.slow
@@ -126,9 +228,17 @@ def test_one_label_of_all_trains_with_all_of_them(one_label, tmp_path):
     experiment = changed(
         EXPERIMENT.model_copy(update={"task": "genre"}),
         loss={"name": "crossentropy", **TOOLS["loss"]},
+        data={"oversample": 0.5},
         fit={"epochs": 1, "monitor": "val_accuracy"},
     )
     assert (training.fit(experiment, one_label, tmp_path / "run") / run.METRICS).is_file()
+
+
+def test_a_share_that_cannot_be_leaves_nothing_behind(one_label, tmp_path):
+    experiment = changed(data={"oversample": 0.6})
+    with pytest.raises(InputError, match="--data.oversample must be above 0 and at most 0.5"):
+        training.fit(experiment, one_label, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def _experiment(**fields):
@@ -139,9 +249,14 @@ def _experiment(**fields):
     ("fields", "message"),
     [
         ({"loss": {"name": "focal", "focal_alpha": 0.3, "class_weights": True}}, "loss.focal_alpha does nothing for class_weights"),
+        ({"data": {"oversample": 0.1, "shuffle_buffer": 7}}, "data.shuffle_buffer does nothing for oversample"),
+        ({"data": {"oversample": 1.0}}, "less than 1"),
+        ({"task": "emotion", "data": {"oversample": 0.1}}, "data.oversample does nothing for emotion"),
         ({"task": "emotion", "loss": {"prior_bias": True}}, "loss.prior_bias does nothing for emotion"),
         ({"task": "similarity", "loss": {"prior_bias": True}}, "loss.prior_bias does nothing for similarity without tag_weight"),
+        ({"task": "similarity", "data": {"oversample": 0.1}}, "data.oversample does nothing for similarity"),
         ({"task": "similarity", "similarity": {"tag_weight": 1}, "loss": {"class_weights": True}}, "loss.class_weights does nothing for similarity"),
+        ({"net": {"name": "lstm"}, "sequences": {}, "data": {"oversample": 0.1}}, "data.oversample does nothing for sequences"),
     ],
 )
 def test_settings_that_nothing_reads_are_refused(fields, message):

@@ -258,6 +258,9 @@ class Data(Settings):
 
     crops_per_clip: int = Field(1, gt=0, description="Windows of one epoch for each training clip.")
     shuffle_buffer: int = Field(1024, gt=0, description="Windows shuffled together, beside the shuffled order of what is read.")
+    oversample: float | None = Field(
+        None, gt=0, lt=1, description="Least share of an epoch's windows for every label: tracks of rarer ones are drawn more often; none: all alike."
+    )
 
 
 class Net(Settings):
@@ -442,6 +445,7 @@ class Experiment(Settings):
             raise ValueError(f"targets must be different ones, got {', '.join(self.targets)}")
         if self.task == "emotion":
             _check_read("loss", self.loss, "emotion", {"name"})
+            _check_read("data", self.data, "emotion", {*Data.model_fields} - {"oversample"})
         elif self.task != "multitask":
             _check_read("loss", self.loss, self.task, {*Loss.model_fields} - {"targets_weight"})
         self._check_inputs()
@@ -449,6 +453,8 @@ class Experiment(Settings):
             _check_read("loss", self.loss, self.loss.name, {*Loss.model_fields} - {"focal_gamma", "focal_alpha"})
         if self.loss.class_weights:
             _check_read("loss", self.loss, "class_weights", {*Loss.model_fields} - {"focal_alpha"})
+        if self.data.oversample:
+            _check_read("data", self.data, "oversample", {*Data.model_fields} - {"shuffle_buffer"})
         if self.init is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:

@@ -107,6 +107,8 @@ def train_batches(
     experiment: Experiment,
     first_epoch: int = 0,
     frontend: Callable[[tf.Tensor], Features] | None = None,
+    catalogue: Catalogue | None = None,
+    choose: Callable[[int], np.ndarray] | None = None,
 ) -> tf.data.Dataset:
     """Stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
 
@@ -116,6 +118,7 @@ def train_batches(
         experiment: front end, augmentation, batch size, seed and number of epochs.
         first_epoch: where to begin `int >= 0`.
         frontend: waveforms in -1..1 `[shape=(batch, samples)]` to the features of the net; none: the experiment's log-mel.
+        catalogue, choose: as in `chosen_batches`, for epochs of chosen tracks in their order; none: every track `crops_per_clip` times, shuffled.
 
     Returns:
         (features float32 `[shape=(batch, frames, mels)]`, or as the front end gives them, {"labels": float32 `[shape=(batch, labels)]`,
@@ -136,7 +139,11 @@ def train_batches(
             features = features_of(waveforms, _seeds(seed, MASK, index))
             return augment.mixup(features, truth, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, truth)
 
-        stream = _shuffle(windows(directory, manifest, experiment, epoch), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
+        if choose is None:
+            stream = _shuffle(windows(directory, manifest, experiment, epoch), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
+        else:
+            rows = tf.reshape(_chosen(choose, epoch, steps, fit.batch_size), [-1])
+            stream = chosen_windows(manifest, experiment, catalogue, rows, epoch)
         stream = stream.batch(fit.batch_size, drop_remainder=True).take(steps).enumerate()
         return stream.map(example_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
@@ -185,7 +192,7 @@ def chosen_batches(
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
-        rows = tf.ensure_shape(tf.numpy_function(lambda number: choose(int(number)), [epoch], tf.int64), (steps, fit.batch_size))
+        rows = _chosen(choose, epoch, steps, fit.batch_size)
 
         def example_of(rows, batch):
             waveforms, known, index = batch
@@ -197,6 +204,11 @@ def chosen_batches(
         return zipped.map(example_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     return _epochs(epoch_of, fit.epochs, first_epoch)
+
+
+def _chosen(choose: Callable[[int], np.ndarray], epoch: tf.Tensor, steps: int, batch_size: int) -> tf.Tensor:
+    """The rows of an epoch, in a graph."""
+    return tf.ensure_shape(tf.numpy_function(lambda number: choose(int(number)), [epoch], tf.int64), (steps, batch_size))
 
 
 def truth_columns(experiment: Experiment, truth: np.ndarray | None) -> int:

@@ -276,7 +276,8 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
             steps = data.sequence_steps(info.records, manifest, settings.batch_size)
             stream = data.sequence_epochs(info.records, manifest, experiment, first_epoch)
         else:
-            stream = data.train_batches(info.records, manifest, experiment, first_epoch, frontend)
+            drawn = _oversampled(info.records, manifest, experiment) if experiment.data.oversample else (None, None)
+            stream = data.train_batches(info.records, manifest, experiment, first_epoch, frontend, *drawn)
         columns = data.target_columns(manifest, experiment) if targets else []
 
         def learnt(features, truth):
@@ -398,6 +399,23 @@ def _choose(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
     if truth is not None and not _has_pair(truth):
         raise InputError(f"--sampling.positives {settings.positives} must be shared by two training tracks or more, got none that are")
     return Chosen(tracks, truth, rows)
+
+
+def _oversampled(
+    records: Path | files.RemotePath, manifest: schema.Manifest, experiment: Experiment
+) -> tuple[catalogue.Catalogue, Callable[[int], np.ndarray]]:
+    """The catalogue, and an epoch's rows of it in which rare labels come more often.
+
+    Raises:
+        InputError: the labels cannot all have the share that is asked for.
+    """
+    with data.damage_named(records):
+        tracks = catalogue.read(records, manifest)
+    times = imbalance.repeats(tracks.labels, experiment.data.oversample)
+    crops = experiment.data.crops_per_clip
+    print(f"oversampling: {crops * times.min():.2f} to {crops * times.max():.2f} windows of a track an epoch")
+    steps = data.steps_per_epoch(manifest, experiment)
+    return tracks, functools.partial(imbalance.rows, times, experiment.fit.batch_size, steps, experiment.fit.seed)
 
 
 def _begin_at_priors(net: keras.Model, split: schema.Split, activation: str) -> None:
