@@ -53,7 +53,7 @@ FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisio
 FREE |= {"tables", "page", "pictures", "summary", "compare", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
-    {"schema", "frontend", "augment", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
+    {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
     {"models", "catalogue", "pretrained"},
     {"tasks", "data"},
     {"callbacks", "evaluate", "exhibits", "report"},

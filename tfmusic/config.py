@@ -6,6 +6,7 @@ anything. No TensorFlow here: `--help` and `--list` read this module only.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -246,9 +247,45 @@ class SpecAugment(Settings):
     mel_bands: int = Field(10, ge=0, description="Greatest width of a mel mask in bands.")
 
 
+class WaveformAugment(Settings):
+    """Changes to the audio of training examples before the front end, different ones in every example; `tfmusic.waveform`.
+
+    Noise, tempo and pitch for music, about half of the examples each:
+
+    >>> WaveformAugment(probability=0.5, noise_snr_db=(10, 40), noise="pink", stretch=0.1, pitch_semitones=2)
+    """
+
+    probability: Probability = Field(0.0, description="Share of the examples that each change reaches, drawn change by change; 0: none of them.")
+    gain_db: float = Field(6.0, ge=0, le=60, description="Greatest change of the level, up or down; samples never leave -1..1. 0: none.")
+    noise_snr_db: tuple[float, float] | None = Field(
+        (10.0, 40.0), description="Least and greatest ratio of the music to added noise; none: no noise."
+    )
+    noise: Literal["white", "pink"] = Field("white", description="pink: its power density falls by 10 dB for a tenfold frequency.")
+    shift_s: float = Field(
+        0.0, ge=0, description="Greatest shift, back or forth; what leaves at one end comes in at the other. It is for clips shorter than the "
+        "window, which all begin at its start; longer ones begin anywhere without it. 0: none."
+    )  # fmt: skip
+    stretch: float = Field(0.0, ge=0, le=0.5, description="Greatest change of the tempo, .1: .9 to 1.1 times as fast; the pitch stays. 0: none.")
+    pitch_semitones: float = Field(0.0, ge=0, le=12, description="Greatest change of the pitch, up or down; the tempo stays. 0: none.")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> WaveformAugment:
+        low_db, high_db = self.noise_snr_db or (0, 0)
+        if not -60 <= low_db <= high_db <= 120:
+            raise ValueError(f"noise_snr_db must be the least and the greatest, in -60..120 dB, got {low_db:g} and {high_db:g}")
+        if self.probability and not (self.gain_db or self.noise_snr_db or self.shift_s or self.stretch or self.pitch_semitones):
+            raise ValueError(f"probability must be 0 where no change is set, got {self.probability:g}")
+        return self
+
+    def cut_samples(self, samples: int) -> int:
+        """Samples to cut for a window of `samples`, which may be played faster."""
+        return samples + math.ceil(samples * self.stretch) if self.probability else samples
+
+
 class Augment(Settings):
     """What happens to training examples only; validation and test never see it."""
 
+    waveform: WaveformAugment = WaveformAugment()
     spec_augment: SpecAugment = SpecAugment()
     mixup_alpha: float = Field(0.0, ge=0, description="Mixup weights are drawn from Beta(alpha, alpha); 0 switches it off.")
 

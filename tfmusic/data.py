@@ -19,9 +19,10 @@ from tfmusic.catalogue import Catalogue, Track
 from tfmusic.config import Experiment, InputError
 from tfmusic.files import RemotePath
 from tfmusic.frontend import LogMel
+from tfmusic.waveform import augment_waveforms, samples_read
 
 PARSED_TOGETHER = 16  # records; one call for each costs more than the parsing
-CROP, SHUFFLE, MASK, MIX, CHUNK = range(5)  # streams of random numbers, apart for equal seeds and indices
+CROP, SHUFFLE, MASK, MIX, CHUNK, WAVEFORM = range(6)  # streams of random numbers, apart for equal seeds and indices
 STREAMS = 8
 BUCKET_FRAMES = [round(16 * 2 ** (step / 2)) for step in range(21)]  # bounds of the buckets of sequences, 16 to 16,384
 
@@ -94,10 +95,13 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
             f"the records have {layout.sample_rate_hz} Hz, the experiment wants {frontend.sample_rate_hz} Hz; "
             f"build them with --sample-rate-hz {frontend.sample_rate_hz}, or set --frontend.sample-rate-hz {layout.sample_rate_hz}"
         )
-    if layout.widest_window_samples < frontend.window_samples:
+    cut_samples = experiment.augment.waveform.cut_samples(frontend.window_samples)
+    if layout.widest_window_samples < cut_samples:
+        cut_s = cut_samples / frontend.sample_rate_hz
+        stretched = f", {cut_s:g} s where augment.waveform.stretch plays them faster," if cut_samples > frontend.window_samples else ""
         raise InputError(
-            f"windows of {frontend.window_s:g} s need records whose chunk minus stride is as long, got {layout.chunk_s:g} - {layout.stride_s:g} s; "
-            f"build them with --chunk-s {frontend.window_s + layout.stride_s:g} --stride-s {layout.stride_s:g}"
+            f"windows of {frontend.window_s:g} s{stretched} need records whose chunk minus stride is as long, got {layout.chunk_s:g} - "
+            f"{layout.stride_s:g} s; build them with --chunk-s {cut_s + layout.stride_s:g} --stride-s {layout.stride_s:g}"
         )
 
 
@@ -136,7 +140,7 @@ def train_batches(
 
         def example_of(step, batch):
             waveforms, truth, index = batch
-            features = features_of(waveforms, _seeds(seed, MASK, index))
+            features = features_of(waveforms, seed, index)
             return augment.mixup(features, truth, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, truth)
 
         if choose is None:
@@ -196,7 +200,7 @@ def chosen_batches(
 
         def example_of(rows, batch):
             waveforms, known, index = batch
-            features = features_of(waveforms, _seeds(seed, MASK, index))
+            features = features_of(waveforms, seed, index)
             return {"features": features, "truth": truth_of(rows), "labels": known["labels"]}
 
         stream = chosen_windows(manifest, experiment, catalogue, tf.reshape(rows, [-1]), epoch).batch(fit.batch_size, drop_remainder=True)
@@ -218,15 +222,20 @@ def truth_columns(experiment: Experiment, truth: np.ndarray | None) -> int:
     return truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1
 
 
-def _features_of(experiment: Experiment, frontend: Callable[[tf.Tensor], Features] | None) -> Callable[[tf.Tensor, tf.Tensor], Features]:
-    """int16 windows and a seed each to features of training examples: front end and SpecAugment."""
-    frontend, masks = frontend or LogMel(experiment.frontend), experiment.augment.spec_augment
+def _features_of(experiment: Experiment, frontend: Callable[[tf.Tensor], Features] | None) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Features]:
+    """int16 windows, an epoch's seed and their numbers in it to features of training examples: waveform augmentation, front end, SpecAugment."""
+    settings, masks, changes = experiment.frontend, experiment.augment.spec_augment, experiment.augment.waveform
+    frontend = frontend or LogMel(settings)
 
     def masked(features: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         return augment.spec_augment(features, seeds, **masks.model_dump()) if masks.probability > 0 else features
 
-    def features_of(waveforms: tf.Tensor, seeds: tf.Tensor) -> Features:
-        features = frontend(tf.cast(waveforms, tf.float32) / 32768.0)
+    def features_of(waveforms: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> Features:
+        waveforms, seeds = tf.cast(waveforms, tf.float32) / 32768.0, _seeds(seed, MASK, index)
+        if changes.probability > 0:
+            keys = _seeds(seed, WAVEFORM, index)
+            waveforms = augment_waveforms(waveforms, keys, changes, settings.window_samples, settings.sample_rate_hz)
+        features = frontend(waveforms)
         if isinstance(features, dict):
             return {**features, "features": masked(features["features"], seeds)}
         return masked(features, seeds) if features.shape.rank > 2 else features  # a frozen net's vector has nothing to mask
@@ -248,8 +257,8 @@ def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment:
         epoch: number of the epoch, an int64 scalar.
 
     Returns:
-        (window int16 `[shape=(samples,)]`, {"labels": float32 `[shape=(labels,)]`, "targets": float32 `[shape=(targets,)]`}, index int64
-        scalar: the window's number in the epoch).
+        (window int16, longer where it may be played faster `[shape=(samples,)]`, {"labels": float32 `[shape=(labels,)]`, "targets": float32
+        `[shape=(targets,)]`}, index int64 scalar: the window's number in the epoch).
     """
     crops = experiment.data.crops_per_clip
     seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
@@ -282,17 +291,22 @@ def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue:
 
 
 def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Experiment, seed: tf.Tensor) -> tf.data.Dataset:
-    """Cuts a window out of every record, at a start in the share that its chunk has of the track."""
-    frontend = experiment.frontend
+    """Cuts a window out of every record, at a start in the share that its chunk has of the track.
+
+    All windows are cut as long as the fastest one needs; what is read of it lies in the track, so every start stays as likely as any other.
+    """
+    frontend, changes = experiment.frontend, experiment.augment.waveform
+    cut_samples = changes.cut_samples(frontend.window_samples)
 
     def crop(index, block):
         example = schema.parse(block, len(manifest.labels), len(manifest.targets), ("payload",))
-        starts = tf.maximum(example["samples"] - frontend.window_samples + 1, 1)
+        needed = samples_read(_seeds(seed, WAVEFORM, index), changes, frontend.window_samples)
+        starts = tf.maximum(example["samples"] - needed + 1, 1)
         low = example["part"] * starts // example["parts"]
         high = (example["part"] + 1) * starts // example["parts"]
         share = tf.cast(augment.hashed_uniform(_seeds(seed, CROP, index), 1)[:, 0], tf.float64)  # stateless_uniform takes one seed a call
         first = low + tf.cast(share * tf.cast(high - low, tf.float64), tf.int64) - example["start"]
-        window = schema.decode_window(example["payload"], first, frontend.window_samples, frontend.short, manifest.layout.payload)
+        window = schema.decode_window(example["payload"], first, cut_samples, frontend.short, manifest.layout.payload)
         # Only where there are any: unbatching vectors of length 0 is a segmentation fault in TensorFlow 2.21.
         known = {"targets": example["targets"]} if manifest.targets else {}
         return window, {"labels": tf.cast(example["labels"], tf.float32), **known}, index
