@@ -164,7 +164,8 @@ def _curves(found: Finished) -> Iterator[Exhibit]:
     for kind, names, truth, values in shown:
         count, drawn = len(names), len(pictures.most_frequent(np.sum(truth, axis=0).tolist(), len(truth)))
         if drawn:
-            text = f"The {drawn} of {count} with most positives." if drawn < count else ""
+            rest = "those of most positives" if drawn == pictures.CURVES else "the others are true of no test track, or of all"
+            text = f"{drawn} of {count}: {rest}." if drawn < count else ""
             text += " Guessing is the diagonal of the one, and in the other precision at the share of positives."
             yield Exhibit(f"ROC and precision-recall of each {kind}", text.strip(), figure=pictures.roc_and_precision(truth, values, names))
 
