@@ -54,7 +54,7 @@ def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int,
     if settings.probability == 0:
         return waveforms[:, :samples]
     drawn = _drawn(seeds, settings)
-    result = waveforms[:, :samples]
+    result = tf.ensure_shape(waveforms[:, :samples], [None, samples])
     if settings.stretch or settings.pitch_semitones:
         chosen, speeds, pitches = _tempo_and_pitch(drawn, settings)
 
@@ -79,7 +79,7 @@ def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int,
     if settings.gain_db:
         chosen, share = drawn["gain"]
         result *= tf.where(chosen, 10 ** ((2 * share - 1) * (settings.gain_db / 20)), 1.0)[:, None]
-    return tf.ensure_shape(result / tf.maximum(tf.reduce_max(tf.abs(result), axis=1, keepdims=True), 1), [None, samples])
+    return result / tf.maximum(tf.reduce_max(tf.abs(result), axis=1, keepdims=True), 1)
 
 
 def samples_read(seeds, settings: WaveformAugment, samples: int):
@@ -114,7 +114,8 @@ def _tempo_and_pitch(drawn: dict, settings: WaveformAugment):
 def _of_chosen(chosen, waveforms, changed):
     """`waveforms` with the chosen rows replaced by what `changed` makes of their numbers; it is not called when there are none."""
     rows = tf.where(chosen)  # (n, 1)
-    return tf.cond(tf.size(rows) > 0, lambda: tf.tensor_scatter_nd_update(waveforms, rows, changed(rows[:, 0])), lambda: tf.identity(waveforms))
+    replaced = tf.cond(tf.size(rows) > 0, lambda: tf.tensor_scatter_nd_update(waveforms, rows, changed(rows[:, 0])), lambda: tf.identity(waveforms))
+    return tf.ensure_shape(replaced, waveforms.shape)
 
 
 def stretch(waveforms, speeds, pitches, samples: int, sample_rate_hz: int):
@@ -123,8 +124,8 @@ def stretch(waveforms, speeds, pitches, samples: int, sample_rate_hz: int):
     The vocoder plays at speed / pitch: frame t of its spectrogram has the magnitudes at input frame `t speed / pitch`, between two frames on
     a straight line, and turns its phases on by what they turn between those two, `X[k + 1] conj(X[k]) / |X[k + 1] X[k]|`: with equal hops
     before and behind no phase has to be unwrapped. In the middle of the window the phases are those of the input, so that the bins of a sound
-    agree; away from there they drift, and noise loses up to 3 dB, as in any vocoder that leaves each bin to itself. Reading every pitch-th sample of the result then makes tempo and pitch right. What would end above half
-    the sample rate is left out.
+    agree; away from there they drift, and noise loses up to 3 dB, as in any vocoder that leaves each bin to itself. Reading every pitch-th
+    sample of the result then makes tempo and pitch right. What would end above half the sample rate is left out.
 
     Args:
         waveforms: float32 `[shape=(batch, cut samples)]`; zeros are taken behind their end.
