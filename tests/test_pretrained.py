@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import tone
-from tfmusic import audio, models, pretrained
-from tfmusic.config import InputError
+from tests.conftest import EXPERIMENT, tone
+from tfmusic import audio, evaluate, models, pretrained, run, training
+from tfmusic.config import InputError, Net
 from tfmusic.files import AUDIO_SUFFIXES
 from tfmusic.models.blocks import BatchNormalization
 from tfmusic.pretrained import INSTALL, PRETRAINED
@@ -457,3 +457,52 @@ def test_applications_in_both_layouts(name, tmp_path):
         second = build(weights=None, include_top=False, input_shape=(32, 32, 3), name=name.lower())
         pretrained.load_file(second, tmp_path / file)
         np.testing.assert_allclose(second(image), first(image), rtol=1e-4, atol=1e-5)
+
+
+APPLICATIONS = {  # ours -> keras.applications' net, what it must be fed where ours is fed images of deviation 1
+    "vgg16": (keras.applications.VGG16, pretrained.PIXELS),
+    "resnet50": (keras.applications.ResNet50, pretrained.PIXELS),
+    "densenet121": (keras.applications.DenseNet121, 1),
+    "efficientnet_b0": (keras.applications.EfficientNetB0, 255),  # divides by 255 itself, and normalises by layers with weights
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_a_file_of_keras_applications_fills_our_net(name, tmp_path):
+    """Whole networks, random weights, from both kinds of file; our input norm stays and here does nothing: (1 - epsilon) + epsilon is 1."""
+    build, factor = APPLICATIONS[name]
+    keras.utils.set_random_seed(3)
+    theirs = build(weights=None, include_top=False, pooling="avg", input_shape=(64, 48, 3), name=name)
+    write_keras2(theirs, tmp_path / "a.h5")
+    theirs.save_weights(tmp_path / "a.weights.h5")
+    images = np.random.default_rng(1).normal(size=(2, 64, 48, 3)).astype("float32")
+    vectors = np.array(theirs(factor * images, training=False))
+    for file in ("a.h5", "a.weights.h5"):
+        ours = models.build(Net(name=name), (64, 48, 3), 5)
+        assert not {"input_norm", "logits"} & {*pretrained.load_file(ours, tmp_path / file)}
+        ours.get_layer("input_norm").moving_variance.assign([1 - 1e-3] * 3)
+        found = np.array(ours(images, training=False)["embedding"])
+        np.testing.assert_allclose(found, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_a_run_begins_with_a_file(records, tmp_path):
+    """A narrow VGG's layers, as keras.applications would write them: without our input norm and head. Its first kernel is made for pixels."""
+    small = Net(name="vgg16", width=1 / 32)
+    original = models.build(small, (32, 16), 0)
+    trunk = keras.Model(original.get_layer("block1_conv1").input, original.get_layer("block5_conv3").output)
+    write_keras2(trunk, tmp_path / "vgg16.h5")
+    still = EXPERIMENT.fit.model_copy(update={"epochs": 1, "learning_rate": 1e-12})
+    experiment = EXPERIMENT.model_copy(update={"net": small.model_copy(update={"weights": tmp_path / "vgg16.h5"}), "fit": still})
+    directory = training.fit(experiment, records, tmp_path / "run")
+    assert run.read(directory).experiment.net.weights.is_absolute()
+    _, net, _ = models.parts(evaluate.load_best(directory))
+    for layer in [layer for layer in trunk.layers if layer.weights]:
+        for number, (ours, theirs) in enumerate(zip(net.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True)):
+            np.testing.assert_allclose(ours, theirs * (pretrained.PIXELS if (layer.name, number) == ("block1_conv1", 0) else 1), rtol=1e-6, atol=1e-9)
+    (tmp_path / "vgg16.h5").unlink()
+    training.resume(directory)  # a run that is begun has no need of the file
+    with pytest.raises(InputError, match="vgg16.h5 must be a file of weights, got none"):
+        training.fit(experiment, records, tmp_path / "other")
+    with pytest.raises(ValueError, match="net.weights stand in place of --init"):
+        type(experiment).model_validate(experiment.model_dump() | {"init": directory})

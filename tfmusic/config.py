@@ -312,6 +312,7 @@ class Net(Settings):
     width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the heads.")
     embedding: int = Field(0, ge=0, description="Dimensions that the embedding is projected to; 0: the vector that the tags come from.")
+    weights: Path | None = Field(None, description="File of another project that the trunk begins with: PANNs' .pth, keras.applications' .h5.")
 
 
 class Loss(Settings):
@@ -492,6 +493,8 @@ class Experiment(Settings):
             _check_read("loss", self.loss, "class_weights", {*Loss.model_fields} - {"focal_alpha"})
         if self.data.oversample:
             _check_read("data", self.data, "oversample", {*Data.model_fields} - {"shuffle_buffer"})
+        if self.init is not None and self.net.weights is not None:
+            raise ValueError(f"net.weights stand in place of --init {self.init}, which must be left out beside them, got {self.net.weights}")
         if self.init is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:

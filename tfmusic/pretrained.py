@@ -153,6 +153,9 @@ def load_file(net: keras.Model, path: Path | str) -> list[str]:
     Layers are found by name, PyTorch's `conv_block1.conv1` as `conv_block1_conv1`. Those that no name fits take what is left of the file in its
     order, if that is as many layers and the file has an order (.h5 of Keras 2), or one layer.
 
+    An `input_norm` without parameters is ours and stays as it is. It makes images of deviation 1, where VGG's and ResNet's of Keras Applications
+    were trained on pixels: their first kernel is multiplied by the deviation of those.
+
     Kernels are turned to Keras' axes, (out, in, frames, bands) to (frames, bands, in, out), and variances so that a layer with another epsilon
     computes the same. `logits` are filled where the file has as many classes, else they stay as they are, like `projection`, which no file has.
 
@@ -176,18 +179,26 @@ def load_file(net: keras.Model, path: Path | str) -> list[str]:
     with _readable(path):
         found, ordered = READERS[path.suffix](path)
     logits = found.pop("logits", None)
-    layers = [layer for layer in _leaves(net) if layer.weights and layer.name not in models.HEADS]
+    layers = [layer for layer in _leaves(net) if layer.weights and layer.name not in models.HEADS and (layer.name in found or not _ours(layer))]
     unnamed = [layer for layer in layers if layer.name not in found]
     rest = [name for name in found if name not in {layer.name for layer in layers}]
     if unnamed and (len(rest) != len(unnamed) or not ordered and len(rest) > 1):
         raise InputError(f"{path} must hold the layer {unnamed[0].name}, got {', '.join(rest)[:200] or 'no other layers'} that the net has not")
     others = {layer.name: name for layer, name in zip(unnamed, rest, strict=False)}
     pairs = [(layer, found[others.get(layer.name, layer.name)]) for layer in layers]
+    if path.suffix == ".h5" and net.name in OF_PIXELS and any(_ours(layer) for layer in _leaves(net)):
+        first, (kernel, *rest) = pairs[0]
+        pairs[0] = first, [PIXELS * kernel, *rest]
     heads = [layer for layer in net.layers if layer.name == "logits"]
     if logits and heads and heads[0].units == logits[0].shape[-1]:
         pairs.append((heads[0], logits))
     _fill(pairs, path, EPSILON[path.suffix](net.name))
     return [layer.name for layer, _ in pairs]
+
+
+def _ours(layer: keras.layers.Layer) -> bool:
+    """Whether it is the input norm of a net that others published without one."""
+    return layer.name == "input_norm" and not layer.trainable_weights
 
 
 def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -257,6 +268,9 @@ EPSILON = {  # of the file's batch normalizations, which files do not say, by th
     ".pth": lambda name: 1e-5,
     ".h5": lambda name: 1.001e-5 if name.startswith(("resnet", "densenet")) else 1e-3,
 }
+
+OF_PIXELS = {"vgg16", "vgg19", "resnet50", "resnet101"}  # whose images were not divided by their deviation: keras.applications' mode "caffe"
+PIXELS = 58.0  # that deviation, of ImageNet's pixels of 0..255: .229, .224 and .225 of 255 in the three channels
 
 
 # --- into the layers ----------------------------------------------------------------------------------------------------------------------

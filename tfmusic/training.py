@@ -73,12 +73,14 @@ def fit_or_resume(experiment: Experiment, records: Path | str, out: Path | str) 
 
 
 def settled(experiment: Experiment) -> Experiment:
-    """What "auto" means here, and other runs under paths that do not depend on where one stands."""
+    """What "auto" means here, and other runs and files under paths that do not depend on where one stands."""
     changes: dict[str, object] = {"fit": experiment.fit.model_copy(update={"precision": precision_of(experiment.fit.precision)})}
     if experiment.frozen and experiment.frozen not in pretrained.PRETRAINED:
         changes["frozen"] = str(Path(experiment.frozen).resolve())
     if experiment.init and str(experiment.init) not in pretrained.PRETRAINED:
         changes["init"] = experiment.init.resolve()
+    if experiment.net.weights:
+        changes["net"] = experiment.net.model_copy(update={"weights": experiment.net.weights.resolve()})
     if experiment.sampling.tagger:
         changes["sampling"] = experiment.sampling.model_copy(update={"tagger": experiment.sampling.tagger.resolve()})
     return experiment.model_copy(update=changes)
@@ -234,8 +236,11 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     split = manifest.split("train")
     if experiment.loss.prior_bias:
         _begin_at_priors(net, split, experiment.activation)
-    if experiment.init and not (out / run.STATE).is_file():
-        _load_weights(net, experiment, info.records, manifest)
+    if not (out / run.STATE).is_file():
+        if experiment.init:
+            _load_weights(net, experiment, info.records, manifest)
+        if experiment.net.weights:
+            pretrained.load_file(net, experiment.net.weights)
     if experiment.freeze:
         _freeze(net, experiment.freeze)
     score = evaluate.scorer(deployed)
@@ -444,7 +449,7 @@ def _load_weights(net: keras.Model, experiment: Experiment, records: Path, manif
         labels = Vocabulary.read(experiment.init / run.LABELS).names
     for field, source in settings.items():
         ours, theirs = getattr(experiment, field).model_dump(), source.model_dump()
-        differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding")]
+        differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding", "weights")]
         if differing:
             name = differing[0]
             raise InputError(f"--{field}.{name.replace('_', '-')} must be that of --init {experiment.init}, {theirs[name]}, got {ours[name]}")

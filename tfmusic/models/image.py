@@ -3,7 +3,7 @@
 Where keras.applications has the net, layers bear its names and hold weights of its shapes, so that its ImageNet files can be read. ImageNet's
 images have three channels: a log-mel of one is repeated. Its mean and variance are taken out by the input norm, which has no parameters, so
 counts are the published ones. Files of VGG and ResNet (keras.applications' "caffe" mode) were trained on images of a standard
-deviation near 58 rather than 1: whoever reads them multiplies the first kernel by that.
+deviation near 58 rather than 1: `pretrained.load_file` multiplies their first kernel by that.
 """
 
 from __future__ import annotations
