@@ -309,8 +309,10 @@ def _front_end(experiment: Experiment, manifest: schema.Manifest) -> tuple[LogMe
     settings = experiment.frontend
     frozen = _frozen(experiment) if experiment.frozen else None
     frontend = models.front_end(settings, frozen, alone=experiment.net.name == "mlp")
-    shapes = frontend.compute_output_shape((None, settings.window_samples)) if frozen is None else frontend.output_shape
-    return frontend, {name: shape[1:] for name, shape in shapes.items()} if isinstance(shapes, dict) else shapes[1:]
+    if frozen is None:
+        return frontend, frontend.compute_output_shape((None, settings.window_samples))[1:]
+    outputs = frontend.output  # its output_shape would be a list, whatever their names
+    return frontend, {name: output.shape[1:] for name, output in outputs.items()} if isinstance(outputs, dict) else outputs.shape[1:]
 
 
 def _frozen(experiment: Experiment) -> keras.Model:
