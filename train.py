@@ -17,14 +17,19 @@ import pydantic
 import tyro
 
 from tfmusic import cli, recipes, run
-from tfmusic.config import Experiment, InputError, Layout, Settings
+from tfmusic.config import Experiment, InputError, Settings
 from tfmusic.files import Location
 
 PROG = "python train.py"
 DEMO = Path("data/demo")
 USES = {"similarity": "python -m export similar build {bundle} DIR"}  # of a bundle, by task; of all others:
 USE = "python -m export predict {bundle} FILE..."
-DEMO_TAGS = {"genre": "genre", "events": "event"}  # column of the demo's listing, by task; of all others "tags"
+DEMO_TAGS = {  # column of the demo's listing, by task and activation; of all others "tags"
+    ("genre", "softmax"): "genre",
+    ("multitask", "softmax"): "genre",
+    ("events", "softmax"): "family",
+    ("events", "sigmoid"): "event",
+}
 DEMO_TARGETS = ("valence", "energy", "danceability")
 
 
@@ -67,7 +72,7 @@ def main() -> None:
     choice, rest = cli.parse(Choice, prog=PROG, return_unknown_args=True, add_help=False)
     if choice.list:
         for name, recipe in recipes.RECIPES.items():
-            print(f"{name:24} {recipe.__doc__.splitlines()[0]}")
+            print(f"{name:{max(map(len, recipes.RECIPES))}} {recipe.__doc__.splitlines()[0]}")
         return
     if choice.resume:
         given = [*rest, *(str(value) for value in (choice.task, choice.recipe, choice.init, choice.epochs) if value is not None)]
@@ -100,17 +105,28 @@ def recipe_of(choice: Choice) -> Experiment:
 
 
 def begun_with(experiment: Experiment, init: Path) -> Experiment:
-    """A recipe with the front end and net of the run that it is to begin with, so that nobody must repeat their flags."""
-    if not init.is_dir():
-        cli.load_tensorflow()
-        from tfmusic import pretrained
+    """A recipe with the front end and net of the run, or of the published tagger, that it is to begin with: nobody must repeat their flags.
 
-        if str(init) in pretrained.PRETRAINED:
-            known = pretrained.PRETRAINED[str(init)]
-            return experiment.model_copy(update={"init": init, "frontend": known.frontend, "net": known.net})
-    source = run.read(init).experiment
+    Raises:
+        InputError: there is no such run.
+    """
+    if str(init) in recipes.PUBLISHED:
+        source = recipes.RECIPES[str(init)]()
+    else:
+        check_made(experiment, init, "--init")
+        source = run.read(init).experiment
     net = experiment.net.model_copy(update={"name": source.net.name, "width": source.net.width})
     return experiment.model_copy(update={"init": init, "frontend": source.frontend, "net": net})
+
+
+def check_made(experiment: Experiment, source: Path, flag: str) -> None:
+    """Refuses a recipe that looks for another's run where none is yet, with the command that makes it."""
+    maker = recipes.MADE_BY.get(source)
+    if maker and not (source / run.EXPERIMENT).is_file():
+        raise InputError(
+            f"{experiment.recipe} learns from a run, which {flag} must name, got none in {source}; "
+            f"make it with: {PROG} --recipe {maker} --records DIR --out {source}, or with --demo in place of --records DIR"
+        )
 
 
 def start(experiment: Experiment, options: Options, any_records: bool) -> None:
@@ -119,9 +135,11 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
         raise InputError(f"--demo brings its own records, got --records {options.records} beside it")
     if not (options.records or options.demo or any_records):
         raise InputError(
-            f"{experiment.recipe} needs its dataset: give --records DIR, made by `python -m records build --dataset csv --csv FILE "
-            "--audio DIR --out DIR`, or --demo to try it on the embedded demo collection"
+            f"{experiment.recipe} needs its dataset: give --records DIR, made by `{recipes.build_line(experiment)}`, "
+            "or --demo to try it on the embedded demo collection"
         )
+    if experiment.sampling.tagger:
+        check_made(experiment, experiment.sampling.tagger, "--sampling.tagger")
     cli.load_tensorflow()
     from tfmusic import training
 
@@ -168,17 +186,12 @@ def demo_records(experiment: Experiment) -> Path:
 
     print("records: the embedded demo collection, synthesised here; its scores mean nothing outside")
     listing = demo.write(DEMO)
-    window_s, rate_hz, column = experiment.frontend.window_s, experiment.frontend.sample_rate_hz, DEMO_TAGS.get(experiment.task, "tags")
+    column, layout = DEMO_TAGS.get((experiment.task, experiment.activation), "tags"), recipes.layout(experiment)
     source = Source(dataset="csv", csv=listing, audio=listing.parent / "audio", tags_column=column, targets=DEMO_TARGETS)
     if column == "event":
         source = source.model_copy(update={"families": listing.parent / "demo_families.csv"})
-    if experiment.sequences:
-        layout = Layout(sample_rate_hz=rate_hz, payload="features", features=experiment.sequences)
-        kind = "-".join(str(value) for value in experiment.sequences.model_dump(exclude_none=True).values())
-    else:
-        layout = Layout(sample_rate_hz=rate_hz, chunk_s=max(Layout().chunk_s, window_s + Layout().stride_s))
-        kind = f"{layout.chunk_s:g}"
-    out = DEMO / f"records-v{demo.VERSION}.{schema.FORMAT}-{column}-{rate_hz}-{kind}"
+    kind = "-".join(str(value) for value in layout.features.model_dump(exclude_none=True).values()) if experiment.sequences else f"{layout.chunk_s:g}"
+    out = DEMO / f"records-v{demo.VERSION}.{schema.FORMAT}-{column}-{layout.sample_rate_hz}-{kind}"
     build(source, out, layout)
     return out
 

@@ -1,12 +1,47 @@
-"""Every recipe: named as its function, documented, and able to take a training step on any records."""
+"""Every recipe: named as its function, documented, served by the records that it asks for and by the demo's, able to take a training step."""
 
+import re
+from functools import partial
+
+import keras
 import pytest
 
-from tests.conftest import EXPERIMENT
-from tfmusic import models, recipes, training
-from tfmusic.config import Experiment, Layout
+import train
+from records import demo
+from records.build import build
+from records.datasets import READERS
+from records.datasets.clip import Source
+from tests.conftest import EXPERIMENT, LAYOUT, RATE_HZ, ROOT
+from tfmusic import data, models, pretrained, recipes, schema, training
+from tfmusic.config import Experiment, Features, FrontEnd, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
+
+RESOLUTIONS = FrontEnd(sample_rate_hz=RATE_HZ, window_s=0.5, n_fft=256, resolutions_ms=(10, 20, 30), frames=32, n_mels=16)
+SEQUENCES = Features(kind="log_mel", n_fft=256, hop_samples=128, n_mels=16)
+VECTOR = {"mtt_musicnn": 200, "msd_musicnn": 200}  # dims of what musicnn's last layer is fed
+
+
+def _first() -> set[str]:
+    """One recipe of each task, loss, kind of input and kind of batch; that every net has gradients, test_models shows."""
+    found = {}
+    for name, recipe in recipes.RECIPES.items():
+        one = recipe()
+        heard = bool(one.frontend.resolutions_ms), bool(one.frozen), one.net.name == "mlp", bool(one.sequences)
+        found.setdefault((one.task, one.loss.name, one.sampling.batches, bool(one.init), heard), name)
+    return {*found.values()}
+
+
+FIRST = _first()
+
+
+@pytest.fixture(scope="module")
+def sequences(one_label, collection, tmp_path_factory):
+    """The records of `one_label` as log-mel sequences."""
+    out = tmp_path_factory.mktemp("sequences") / "records"
+    layout = LAYOUT.model_copy(update={"payload": "features", "features": SEQUENCES})
+    build(Source(dataset="csv", csv=one_label.parent / "clips.csv", audio=collection, targets=("pitch", "noise")), out, layout)
+    return out
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
@@ -14,36 +49,136 @@ def test_a_recipe_carries_its_name_and_survives_json(name):
     experiment = recipes.RECIPES[name]()
     assert experiment.recipe == name and experiment.task in TASKS
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
-    assert len(recipes.RECIPES[name].__doc__.splitlines()) > 1
+    what, empty, *rest = recipes.RECIPES[name].__doc__.splitlines()
+    assert what.endswith(".") and not empty and re.search(r"2 CPU cores|GPU", " ".join(" ".join(rest).split())), "hardware and minutes"
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
-def test_a_recipe_trains_scaled_down(name, records, one_label, trained, tmp_path):
-    """One step of 24 windows; what begins with a tagger, or learns from its errors, takes this suite's."""
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in recipes.RECIPES])
+def test_a_recipe_trains_scaled_down(name, records, one_label, sequences, trained, tmp_path):
+    """One step of 24 windows; what begins with a run, learns from one's errors or has a frozen net takes this suite's."""
     full = recipes.RECIPES[name]()
+    net = full.net.model_copy(update={"width": 0.125} | ({"name": EXPERIMENT.net.name} if full.init else {}))
     experiment = full.model_copy(
         update={
             "init": trained if full.init else None,
+            "frozen": str(trained) if full.frozen else None,
+            "sequences": SEQUENCES if full.sequences else None,
+            "targets": ("pitch", "noise")[: len(full.targets)],
             "sampling": full.sampling.model_copy(update={"tagger": trained if full.sampling.tagger else None}),
-            "frontend": EXPERIMENT.frontend,
-            "net": full.net.model_copy(update={"width": 0.125}),
+            "frontend": RESOLUTIONS if full.frontend.resolutions_ms else EXPERIMENT.frontend,
+            "data": EXPERIMENT.data if not full.sequences and full.task != "similarity" else full.data,
+            "net": net,
             "fit": full.fit.model_copy(update={"epochs": 1, "batch_size": 24}),
-            "evaluation": EXPERIMENT.evaluation,
+            "evaluation": EXPERIMENT.evaluation.model_copy(update={"pool": full.evaluation.pool}),
         }
     )
-    run = training.fit(experiment, one_label if experiment.activation == "softmax" else records, tmp_path / "run")
+    audio = one_label if experiment.activation == "softmax" or full.targets else records
+    run = training.fit(Experiment.model_validate(experiment.model_dump()), sequences if full.sequences else audio, tmp_path / "run")
     assert (run / "metrics.json").is_file()
 
 
+SHAPES: dict[tuple, tuple] = {}  # nets that were built already
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_a_recipe_builds_its_own_front_end_and_net_at_full_size(name):
+def test_a_recipe_fits_its_own_front_end_and_records(name):
+    """Symbolically, at the size of its features and an eighth of its filters; the full networks' sizes are frozen in test_models."""
     experiment = recipes.RECIPES[name]()
-    frontend = LogMel(experiment.frontend)
-    shape = frontend.compute_output_shape((None, experiment.frontend.window_samples))[1:]
-    deployed = models.deploy(frontend, models.build(experiment.net, shape, 50), experiment.activation)
-    assert deployed.output["tags"].shape == (None, 50)
-    assert experiment.frontend.window_s <= Layout().chunk_s - Layout().stride_s  # the default records serve it
+    layout, settings = recipes.layout(experiment), experiment.frontend
+    assert layout.sample_rate_hz == settings.sample_rate_hz
+    if experiment.sequences:
+        assert layout.features == experiment.sequences
+        shape = (None, 128)
+    elif experiment.net.name == "mlp":
+        shape = (VECTOR[experiment.frozen],)
+    else:
+        assert layout.widest_window_samples >= settings.window_samples
+        shape = LogMel(settings).compute_output_shape((None, settings.window_samples))[1:]
+    key = experiment.net.name, shape
+    if key not in SHAPES:
+        SHAPES[key] = models.MODELS[experiment.net.name](keras.Input(shape), width=0.125).shape
+    assert len(SHAPES[key]) == 2 and SHAPES[key][1] > 0
 
 
 def test_every_task_has_a_default_recipe():
     assert {recipes.RECIPES[name]().task for name in recipes.DEFAULTS.values()} == set(TASKS) == set(recipes.DEFAULTS)
+
+
+def test_every_file_of_recipes_is_listed():
+    files = {path.stem for path in (ROOT / "tfmusic" / "recipes").glob("*.py")} - {"__init__"}
+    assert {recipe.__module__ for recipe in recipes.RECIPES.values()} == {f"tfmusic.recipes.{name}" for name in files}
+
+
+@pytest.mark.parametrize("name", pretrained.PRETRAINED)
+def test_a_published_tagger_is_evaluated_as_it_was_published(name):
+    """Its front end, net and hop, and its authors' two figures in the docstring."""
+    known, recipe = pretrained.PRETRAINED[name], recipes.RECIPES[name]
+    experiment = recipe()
+    assert recipes.PUBLISHED == tuple(pretrained.PRETRAINED) and str(experiment.init) == name
+    assert (experiment.frontend, experiment.net, experiment.evaluation.hop_s) == (known.frontend, known.net, known.hop_s)
+    dataset, roc_auc, _, pr_auc = known.published.rsplit(" ", 3)
+    assert dataset in recipe.__doc__ and f"ROC-AUC {roc_auc}, PR-AUC {pr_auc}." in recipe.__doc__
+    assert train.begun_with(recipes.tagging(), experiment.init).frontend == known.frontend
+
+
+@pytest.mark.parametrize("line", sorted({recipes.build_line(recipe()) for recipe in recipes.RECIPES.values()}))
+def test_the_line_that_builds_the_records_is_one_that_the_reader_takes(line):
+    reader = READERS[re.search(r"--dataset (\w+)", line)[1]]
+    for flag, known in (("label-set", reader.label_sets), ("protocol", reader.protocols), ("merge", reader.merges)):
+        assert all(value in known for value in re.findall(rf"--{flag} (\w+)", line))
+    assert ("--ontology" in line) <= ("ontology" in reader.takes) and ("--targets" in line) <= ("targets" in reader.takes)
+
+
+# --- on the demo collection ----------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def small_demo(tmp_path_factory):
+    """`demo_records` on 24 clips."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "DEMO", tmp_path_factory.mktemp("demo"))
+        patch.setattr(demo, "write", partial(demo.write, clips=24, workers=1))
+        made = {}
+
+        def records_of(experiment):
+            key = experiment.task, experiment.activation, recipes.layout(experiment)
+            made[key] = made.get(key) or train.demo_records(experiment)
+            return made[key]
+
+        yield records_of
+
+
+def test_the_demo_serves_every_recipe(small_demo):
+    """Rates, window lengths, sequences, one label a clip where the loss asks for it, and the numbers that are learnt."""
+    for recipe in recipes.RECIPES.values():
+        experiment = recipe()
+        manifest = schema.read_manifest(small_demo(experiment))
+        data.check_records(manifest, experiment)
+        if TASKS[experiment.task].outputs[-1] == "targets":
+            data.target_columns(manifest, experiment)
+        if experiment.activation == "softmax":
+            splits = [manifest.split(name) for name in ("train", "valid", "test")]
+            assert all(split.tracks == sum(split.label_counts) and not split.unlabelled for split in splits)
+
+
+def test_a_recipe_that_begins_with_a_run_says_how_to_make_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    transfer, mined = recipes.RECIPES["emotion_transfer"](), recipes.RECIPES["mtat_similarity_mined"]()
+    with pytest.raises(
+        InputError, match="emotion_transfer learns from a run, .* make it with: python train.py --recipe fma_cnn2d .* --out runs/genre"
+    ):
+        train.begun_with(transfer, transfer.init)
+    with pytest.raises(InputError, match="--sampling.tagger must name, got none in runs/tagger; .*--recipe mtat_cnn2d .*--demo"):
+        train.start(mined, train.Options(demo=True), any_records=False)
+
+
+# --- README --------------------------------------------------------------------------------------------------------------------------------
+def test_readme_lists_every_recipe_beside_its_records():
+    """Names as a shell would expand them, `a_{b,c}`."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text[text.index("## Recipes") :]
+    listed = {}
+    for names, line in re.findall(r"^\| (`[^|]*) \| [^|]* \| `?([^|`]*)`? \|$", section[: section.index("\n## ")], re.M):
+        for name in re.findall(r"`([^`]+)`", names):
+            prefix, _, inner = name.partition("{")
+            listed |= {prefix + part: line for part in inner.rstrip("}").split(",")}
+    expected = {name: recipes.build_line(recipe()) for name, recipe in recipes.RECIPES.items()}
+    assert listed == {name: line.removeprefix("python -m records build ").removesuffix(" --out DIR") for name, line in expected.items()}

@@ -1,0 +1,71 @@
+"""One function per system: what is trained, on what data, how long it takes and what to expect. `RECIPES` is all of them by name.
+
+A module for each dataset; all functions of one without an underscore are recipes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+
+from tfmusic.config import Experiment, Layout
+from tfmusic.recipes import any_records, fma, fsd50k, gtzan, magnatagatune, magnatagatune_similarity, musicnn
+from tfmusic.recipes.any_records import emotion, events, genre, multitask, similarity, tagging  # noqa: F401 (for `recipes.tagging()`)
+
+DEFAULTS = {  # task -> the recipe of `--task` alone; these recipes fit any records of their task
+    name: name for name in ("tagging", "genre", "events", "emotion", "multitask", "similarity")
+}
+
+
+def _of(module: ModuleType) -> dict[str, Callable[[], Experiment]]:
+    found = inspect.getmembers(module, inspect.isfunction)
+    written = sorted((one.__code__.co_firstlineno, name, one) for name, one in found if one.__module__ == module.__name__ and name[0] != "_")
+    return {name: one for _, name, one in written}
+
+
+RECIPES: dict[str, Callable[[], Experiment]] = {
+    name: recipe
+    for module in (any_records, magnatagatune, musicnn, magnatagatune_similarity, fsd50k, gtzan, fma)
+    for name, recipe in _of(module).items()
+}
+PUBLISHED = tuple(_of(musicnn))  # taggers whose weights are to be had; keys of `tfmusic.pretrained.PRETRAINED`
+MADE_BY = {magnatagatune_similarity.TAGGER: "mtat_cnn2d", fma.GENRES: "fma_cnn2d"}  # where a recipe looks for a run -> the recipe that makes it
+
+FMA = "--dataset fma --audio DIR --protocol medium --merge ten --single"
+RECORDS = {  # how the names of recipes begin -> what reads their dataset; the longest that fits
+    "": "--dataset csv --csv FILE --audio DIR",
+    "mtat_": "--dataset magnatagatune --audio DIR --protocol clean",
+    "mtt_": "--dataset magnatagatune --audio DIR --protocol full",
+    "fsd50k_": "--dataset fsd50k --audio DIR --ontology FILE",
+    "fsd50k_families_": "--dataset fsd50k --audio DIR --ontology FILE --label-set families6 --single",
+    "gtzan_": "--dataset gtzan --audio DIR --label-set genres8",
+    "fma_": FMA,
+    "emotion_": f"{FMA} --targets valence energy danceability",
+}
+
+
+def layout(experiment: Experiment) -> Layout:
+    """Of the records that an experiment reads: its rate, chunks that its windows fit into, or the sequences that its net wants."""
+    rate_hz, defaults = experiment.frontend.sample_rate_hz, Layout()
+    if experiment.sequences:
+        return Layout(sample_rate_hz=rate_hz, payload="features", features=experiment.sequences)
+    return Layout(sample_rate_hz=rate_hz, chunk_s=max(defaults.chunk_s, experiment.frontend.window_s + defaults.stride_s))
+
+
+def build_line(experiment: Experiment) -> str:
+    """The command that builds the records of a recipe.
+
+    >>> build_line(RECIPES["fsd50k_cnn4"]())
+    'python -m records build --dataset fsd50k --audio DIR --ontology FILE --sample-rate-hz 22050 --chunk-s 9 --out DIR'
+    """
+    source = RECORDS[max((name for name in RECORDS if experiment.recipe.startswith(name)), key=len)]
+    wanted = layout(experiment)
+    settings = [("", wanted, Layout()), ("features.", wanted.features, Layout().features)]
+    flags = [
+        f"--{prefix}{name.replace('_', '-')} {value:g}" if isinstance(value, (int, float)) else f"--{prefix}{name.replace('_', '-')} {value}"
+        for prefix, ours, defaults in settings
+        for name, value in ours
+        if value != getattr(defaults, name) and name != "features"
+    ]
+    return " ".join(["python -m records build", source, *flags, "--out DIR"])
