@@ -6,6 +6,7 @@ A module for each dataset; all functions of one without an underscore are recipe
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from types import ModuleType
 
@@ -50,7 +51,8 @@ def layout(experiment: Experiment) -> Layout:
     rate_hz, defaults = experiment.frontend.sample_rate_hz, Layout()
     if experiment.sequences:
         return Layout(sample_rate_hz=rate_hz, payload="features", features=experiment.sequences)
-    return Layout(sample_rate_hz=rate_hz, chunk_s=max(defaults.chunk_s, experiment.frontend.window_s + defaults.stride_s))
+    cut_s = experiment.augment.waveform.cut_samples(experiment.frontend.window_samples) / rate_hz  # a window that is played faster is longer
+    return Layout(sample_rate_hz=rate_hz, chunk_s=max(defaults.chunk_s, math.ceil(10 * (cut_s + defaults.stride_s)) / 10))
 
 
 def build_line(experiment: Experiment) -> str:
