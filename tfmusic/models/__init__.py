@@ -112,7 +112,7 @@ def front_end(frontend: FrontEnd, frozen: keras.Model | None = None, alone: bool
         alone: the vector alone.
 
     Returns:
-        Waveform `[shape=(batch, samples)]` to features, to the vector, or to {"features", "vector"}; its `.output_shape` is the net's input.
+        Waveform `[shape=(batch, samples)]` to features, to the vector, or to {"features", "vector"}, which the net takes.
     """
     if frozen is None:
         return LogMel(frontend)
