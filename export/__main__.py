@@ -12,17 +12,25 @@ from tfmusic import cli
 from tfmusic.config import InputError
 
 
-def bundle(run: tyro.conf.Positional[Path], /, out: Path | None = None) -> None:
+def bundle(
+    run: tyro.conf.Positional[Path | None] = None, /, out: Path | None = None, pretrained: str | None = None, weights: Path | None = None
+) -> None:
     """SavedModel, TFLite files, labels and card of a run, each reloaded, compared and scored before it gets its name.
 
     Args:
         run: run directory of train.py.
-        out: directory of the bundle; must not exist. Default: RUN/bundle.
+        out: directory of the bundle; must not exist. Default: RUN/bundle, of published weights NAME.bundle.
+        pretrained: published weights in place of a run: mtt_musicnn, mtt_vgg, msd_musicnn or msd_vgg.
+        weights: directory with their folders. Default: the installed package musicnn.
     """
+    if (run is None) == (pretrained is None):
+        raise InputError(f"bundle takes either a run or --pretrained, got {'both' if run else 'neither'}")
+    if weights and not pretrained:
+        raise InputError(f"--weights are for --pretrained, got {weights} without it")
     cli.load_tensorflow()
-    from export.bundle import bundle
+    from export.bundle import bundle, bundle_pretrained
 
-    print(f"bundle: {bundle(run, out)}")
+    print(f"bundle: {bundle_pretrained(pretrained, weights, out) if pretrained else bundle(run, out)}")
 
 
 def predict(

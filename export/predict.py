@@ -33,13 +33,16 @@ class ModelInfo(Settings):
     name: str
     task: str
     sample_rate_hz: int = pydantic.Field(gt=0)
-    window_samples: int = pydantic.Field(gt=0)
-    hop_s: float = pydantic.Field(gt=0)
+    window_samples: int = pydantic.Field(ge=0)  # 0: no windows, the model reads sequences of features
+    hop_s: float = pydantic.Field(ge=0)  # 0: as before
     pool: str = "mean"  # of a file's windows: "mean" or "max" of their scores
     short: str
     outputs: dict[str, int]  # "tags" -> number of labels, "targets" -> how many, "embedding" -> dimensions
     targets: tuple[str, ...] = ()  # their names
-    files: dict[str, str]  # precision -> file
+    features: str = ""  # kind of features that the model reads in place of audio; none: audio
+    feature_dims: int = pydantic.Field(0, ge=0)  # numbers in each of their frames
+    files: dict[str, str]  # precision -> file; none for features
+    mediapipe: str = ""  # file for MediaPipe's AudioClassifier; none: the model has no tags, or reads features
     vocabulary_sha1: str
     code_version: str
 
@@ -75,12 +78,14 @@ class Predictor:
         threads: of the interpreter `int > 0`.
 
     Raises:
-        InputError: a file of the bundle is missing or does not fit the others.
+        InputError: a file of the bundle is missing or does not fit the others, or its model reads features.
     """
 
     def __init__(self, bundle: Path | str, precision: str = "float32", threads: int | None = None):
         bundle = Path(bundle)
         self.info = read_info(bundle)
+        if self.info.features:
+            raise InputError(f"{printable(bundle)} must be of a model that hears audio, got one that reads features ({self.info.features})")
         self.labels = Vocabulary.read(bundle / "labels.txt")
         if self.labels.sha1 != self.info.vocabulary_sha1:
             raise InputError(f"{bundle}/labels.txt must have the sha1 {self.info.vocabulary_sha1} of model.json, got {self.labels.sha1}")

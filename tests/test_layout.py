@@ -45,6 +45,7 @@ THIRD_PARTY = {
     "export.predict": LIGHT | {"ai_edge_litert"},
     "export.index": LIGHT,
     "export.similar": LIGHT,
+    "export.metadata": LIGHT | {"ai_edge_litert", "flatbuffers"},
     "export.bundle": LIGHT | HEAVY | {"ai_edge_litert"},
     "export": {"tyro"},
 }
