@@ -128,8 +128,16 @@ def spoilt(monkeypatch, precision, spoil, output="tags"):
     monkeypatch.setattr(Predictor, "score", spoilt_score)
 
 
-@pytest.mark.parametrize(("precision", "output"), [("float32", "tags"), ("float16", "tags"), ("float32", "embedding")])
-@pytest.mark.parametrize("spoil", [lambda scores: scores * np.nan, lambda scores: 1 - scores, lambda scores: scores + 0.01])
+@pytest.mark.parametrize(
+    ("precision", "output", "spoil"),
+    [
+        ("float32", "tags", lambda scores: scores * np.nan),
+        ("float32", "tags", lambda scores: scores + 0.01),
+        ("float16", "tags", lambda scores: 1 - scores),
+        ("float32", "embedding", lambda scores: scores + 0.01),
+    ],
+    ids=["nan", "shifted", "reversed in float16", "embedding"],
+)
 def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, output, spoil):
     spoilt(monkeypatch, precision, spoil, output)
     with pytest.raises(InputError, match=f"model_{precision}.tflite must score within"):

@@ -203,7 +203,9 @@ def test_shapes(columns, padding):
 
 
 @every_kind
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("cnn1d", "cnn2d", "crnn", "musicnn") else pytest.param(name, marks=pytest.mark.slow) for name in models.MODELS]
+)
 def test_every_network_takes_them(name, columns):
     layer = LogMel(KINDS[columns].model_copy(update={"window_s": 3.0}))
     net = models.build(Net(name=name, width=0.125), layer.compute_output_shape((None, 48_000))[1:], 5)
@@ -296,6 +298,7 @@ def test_a_window_as_long_as_its_frame():
     assert found.shape == (2, 1, 48) and (found == 0).all()
 
 
+@pytest.mark.slow
 def test_a_net_learns_from_them_and_is_bundled(records, tmp_path):
     """High against low tones by all four, through SpecAugment and the bundle's own check of its files; guessing is .5."""
     changes = {"features": ALL, "normalise": "window", "tempo_bins": 6, "tempo_min_bpm": 150.0, "tempogram_frames": 62}

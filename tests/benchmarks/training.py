@@ -132,7 +132,8 @@ class _Stopwatch:
 
     def __init__(self, records: Path, manifest, experiment: Experiment):
         self.steps = data.steps_per_epoch(manifest, experiment)
-        self.batches = iter(data.train_batches(records, manifest, experiment))
+        batches = data.train_batches(records, manifest, experiment)
+        self.batches = iter(batches.map(lambda features, truth: (features, {"logits": truth["labels"]})))
         self.epoch_s, self.steps_s, self.bare_s, self.end_s = [], [], [], []
 
     def wrap(self, fit):
