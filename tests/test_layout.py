@@ -58,6 +58,7 @@ LEVELS = [  # each imports from the lines above and its own
     {"models", "catalogue", "pretrained"},
     {"tasks", "data"},
     {"callbacks", "evaluate", "exhibits", "report"},
+    {"transfer"},
     {"training"},
 ]
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from export.bundle import bundle
 from tests.conftest import EXPERIMENT, LAYOUT, RATE_HZ, write_csv
-from tfmusic import catalogue, data, evaluate, models, report, run, schema, training
+from tfmusic import catalogue, data, evaluate, models, report, run, schema, training, transfer
 from tfmusic.config import Experiment, InputError, Sampling, Similarity
 
 TINY = {
@@ -231,18 +231,18 @@ def test_the_score_table_of_a_tagger_is_of_whole_tracks_computed_once_and_mended
     tagger = shutil.copytree(trained, tmp_path / "tagger")
     manifest = schema.read_manifest(records)
     table = catalogue.read(records, manifest)
-    scores = training.tagger_scores(tagger, records, manifest, table)
+    scores = transfer.tagger_scores(tagger, records, manifest, table)
     expected = evaluate.score_tracks(
         evaluate.scorer(evaluate.load_best(trained)), catalogue.tracks(table, manifest), EXPERIMENT.frontend, EXPERIMENT.evaluation
     )
     np.testing.assert_allclose(scores, expected.outputs["tags"], atol=1e-6)
     with monkeypatch.context() as patched:
         patched.setattr(evaluate, "score_tracks", None)  # it is not scored again
-        np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+        np.testing.assert_array_equal(transfer.tagger_scores(tagger, records, manifest, table), scores)
     np.savez(tagger / run.SCORES, key="of other records or another model", scores=np.zeros_like(scores))
-    np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+    np.testing.assert_array_equal(transfer.tagger_scores(tagger, records, manifest, table), scores)
     (tagger / run.SCORES).write_bytes((tagger / run.SCORES).read_bytes()[:100])
-    np.testing.assert_array_equal(training.tagger_scores(tagger, records, manifest, table), scores)
+    np.testing.assert_array_equal(transfer.tagger_scores(tagger, records, manifest, table), scores)
 
 
 def test_a_mined_run_goes_on_without_its_tagger(records, trained, tmp_path):
@@ -276,7 +276,7 @@ def assert_goes_on_as(whole, part, epochs):
 def test_a_run_without_tags_is_no_tagger(records, embedded):
     manifest = schema.read_manifest(records)
     with pytest.raises(InputError, match="got one without tags"):
-        training.tagger_scores(embedded, records, manifest, catalogue.read(records, manifest))
+        transfer.tagger_scores(embedded, records, manifest, catalogue.read(records, manifest))
 
 
 # --- going on, and looking ------------------------------------------------------------------------------------------------------------------------
