@@ -108,7 +108,7 @@ def test_a_tagger_brings_its_weights_and_the_frozen_ones_stay(records, trained, 
     assert (directory / run.METRICS).read_bytes() == before
 
 
-@pytest.mark.parametrize("how", ["init", "tagger"])
+@pytest.mark.parametrize("how", ["init", "frozen", "tagger"])
 def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, trained, tmp_path, capsys, how):
     """The same audio, training and test split swapped. When the old records are gone, a line says that nobody can tell."""
     from records.build import build
@@ -120,7 +120,11 @@ def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, tr
     write_csv(tmp_path / "swapped.csv", swapped)
     other = tmp_path / "other"
     build(Source(dataset="csv", csv=tmp_path / "swapped.csv", audio=collection, targets=("pitch",)), other, LAYOUT)
-    settings = {"init": trained} if how == "init" else {"sampling": {"batches": "errors", "tagger": trained}}
+
+    def settings_with(source):
+        return {"init": {"init": source}, "frozen": {"frozen": str(source)}, "tagger": {"sampling": {"batches": "errors", "tagger": source}}}[how]
+
+    settings = settings_with(trained)
     with pytest.raises(InputError, match="was trained on 32 of the validation and test tracks"):
         training.fit(experiment(1, **settings), other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -129,7 +133,7 @@ def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, tr
     info = json.loads((through / run.EXPERIMENT).read_text())
     info |= {"records": str(other), "records_sha1": schema.read_manifest(other).sha1, "experiment": {**info["experiment"], "init": str(trained)}}
     (through / run.EXPERIMENT).write_text(json.dumps(info))
-    settings = {"init": through} if how == "init" else {"sampling": {"batches": "errors", "tagger": through}}
+    settings = settings_with(through)
     with pytest.raises(InputError, match=f"{trained} must not know what is scored here"):
         training.fit(experiment(1, **settings), other, tmp_path / "run")
 

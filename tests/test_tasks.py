@@ -180,6 +180,8 @@ def test_targets_that_the_records_lack_are_named(records, tmp_path, wanted, mess
         ("tagging", {"loss": {"targets_weight": 2.0}}, "loss.targets_weight does nothing for tagging"),
         ("tagging", {"loss": {"focal_gamma": 3.0}}, "loss.focal_gamma does nothing for bce"),
         ("emotion", {"targets": ("pitch", "pitch")}, "targets must be different ones"),
+        ("emotion", {"evaluation": {"pool": "max"}}, "evaluation.pool does nothing for emotion"),
+        ("tagging", {"frozen": "runs/x", "net": {"name": "mlp"}, "augment": {"spec_augment": {"probability": 0.5}}}, "does nothing for net.name mlp"),
     ],
 )
 def test_settings_that_a_task_does_not_read_are_refused(task, changes, message):

@@ -43,7 +43,7 @@ def compare(runs: Sequence[Path | str], out: Path | str | None = None, resamples
         raise InputError(f"runs to compare must be two or more, got {len(runs)}")
     infos, figures = [run.read(one) for one in runs], [run.figures(one)["test"] for one in runs]
     check_distinct(runs)
-    check_alike(runs, [info.experiment.task for info in infos], figures)
+    check_alike(runs, infos, figures)
     kept = _aligned(runs, [run.outputs(one) for one in runs])
     names = _short(runs)
     differences = [difference(kept[0], figures[0], other, its, resamples, seed) for other, its in zip(kept[1:], figures[1:], strict=True)]

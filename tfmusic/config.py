@@ -495,16 +495,22 @@ class Experiment(Settings):
             _check_read("data", self.data, "oversample", {*Data.model_fields} - {"shuffle_buffer"})
         if self.init is not None and self.net.weights is not None:
             raise ValueError(f"net.weights stand in place of --init {self.init}, which must be left out beside them, got {self.net.weights}")
-        if self.init is None:
+        if self.init is None and self.net.weights is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:
-                    raise ValueError(f"{name} is for layers that --init brings and must be left out without it, got {value}")
+                    raise ValueError(f"{name} is for layers that --init or net.weights bring and must be left out without them, got {value}")
         return self
 
     def _check_inputs(self) -> None:
         """What the net is fed fits it."""
         if self.net.name == "mlp" and self.frozen is None:
             raise ValueError("net.name mlp reads the vector of a frozen net: frozen must name one, got none")
+        if self.net.name == "mlp" and self.augment.spec_augment.probability:
+            raise ValueError(
+                f"augment.spec_augment.probability does nothing for net.name mlp and must be 0, got {self.augment.spec_augment.probability:g}"
+            )
+        if self.task == "emotion" or self.sequences is not None:
+            _check_read("evaluation", self.evaluation, "emotion and sequences", {*Evaluation.model_fields} - {"pool"})
         if self.sequences is None:
             return
         if self.net.name not in SEQUENCE_NETS:
@@ -514,7 +520,7 @@ class Experiment(Settings):
                 f"sequences are read by the net itself: frozen and init must be left out and the task not be similarity, got {self.task}"
             )
         for name in ("augment", "data"):
-            _check_read(name, getattr(self, name), "sequences", set())
+            _check_read(name, getattr(self, name), "sequences", {"shuffle_buffer"})
 
     def _check_similarity(self) -> None:
         batches, batch_size, loss = self.sampling.batches, self.fit.batch_size, self.similarity.loss

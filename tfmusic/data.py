@@ -77,6 +77,11 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
         InputError: features instead of audio or others than asked for, another sample rate, or a window wider than chunk minus stride.
     """
     layout, frontend = manifest.layout, experiment.frontend
+    if layout.sample_rate_hz != frontend.sample_rate_hz:
+        raise InputError(
+            f"the records have {layout.sample_rate_hz} Hz, the experiment wants {frontend.sample_rate_hz} Hz; "
+            f"build them with --sample-rate-hz {frontend.sample_rate_hz}, or set --frontend.sample-rate-hz {layout.sample_rate_hz}"
+        )
     if experiment.sequences:
         wanted = experiment.sequences.model_dump(exclude={"dtype"})
         found = layout.features.model_dump(exclude={"dtype"}) if layout.payload == "features" else {}
@@ -90,11 +95,6 @@ def check_records(manifest: schema.Manifest, experiment: Experiment) -> None:
         return
     if layout.payload == "features":
         raise InputError(f"the records hold features ({layout.features.kind}), the experiment wants audio; build them with --payload pcm16")
-    if layout.sample_rate_hz != frontend.sample_rate_hz:
-        raise InputError(
-            f"the records have {layout.sample_rate_hz} Hz, the experiment wants {frontend.sample_rate_hz} Hz; "
-            f"build them with --sample-rate-hz {frontend.sample_rate_hz}, or set --frontend.sample-rate-hz {layout.sample_rate_hz}"
-        )
     cut_samples = experiment.augment.waveform.cut_samples(frontend.window_samples)
     if layout.widest_window_samples < cut_samples:
         cut_s = cut_samples / frontend.sample_rate_hz

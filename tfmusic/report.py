@@ -95,10 +95,10 @@ def _training(found: Finished) -> Iterator[Exhibit]:
 
 
 def overtraining(history: list[dict[str, float]], monitor: str) -> str:
-    """In words, whether the net went on to learn the training tracks by heart after its best epoch.
+    """What became of training loss and monitor after the best epoch: one falling while the other falls too is overtraining.
 
     >>> overtraining([{"epoch": 0, "loss": 0.5, "val_map": 0.4}, {"epoch": 1, "loss": 0.3, "val_map": 0.3}], "val_map")
-    'Best of 2 epochs: 1, val_map 0.400. From there to the last the loss went from 0.500 to 0.300 and val_map to 0.300: it overtrained.'
+    'Best of 2 epochs: 1, val_map 0.400. From there to the last the training loss went from 0.500 to 0.300 and val_map to 0.300.'
     """
     if not history:
         return "No epoch of training: these are the weights it began with."
@@ -106,10 +106,8 @@ def overtraining(history: list[dict[str, float]], monitor: str) -> str:
     begin = f"Best of {len(history)} epochs: {best['epoch'] + 1:g}, {monitor} {number(best[monitor])}."
     if best["epoch"] == last["epoch"]:
         return f"{begin} It was the last: more epochs may help."
-    pair = f", val_loss from {number(best['val_loss'])} to {number(last['val_loss'])}," if "val_loss" in best else ""
-    verdict = "it overtrained" if last["loss"] < best["loss"] and last[monitor] < best[monitor] else "no sign of overtraining"
-    change = f"the loss went from {number(best['loss'])} to {number(last['loss'])}{pair} and {monitor} to {number(last[monitor])}"
-    return f"{begin} From there to the last {change}: {verdict}."
+    change = f"the training loss went from {number(best['loss'])} to {number(last['loss'])} and {monitor} to {number(last[monitor])}"
+    return f"{begin} From there to the last {change}."
 
 
 def _learnt(found: Finished) -> Iterator[Exhibit]:

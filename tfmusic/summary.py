@@ -69,7 +69,7 @@ def summary(runs: Sequence[Path | str]) -> dict:
         raise InputError("runs must be given to be summarised, got none")
     infos, found = [run.read(one) for one in runs], [run.figures(one)["test"] for one in runs]
     check_distinct(runs)
-    check_alike(runs, [info.experiment.task for info in infos], found)
+    check_alike(runs, infos, found)
     names = [name for name in tables.NAMES if any(name in figures for figures in found)]
     return {
         "runs": [str(one) for one in runs],
@@ -107,14 +107,15 @@ def check_distinct(runs: Sequence[Path]) -> None:
         raise InputError(f"runs must be different ones, got {twice[0]} twice")
 
 
-def check_alike(runs: Sequence[Path], tasks: Sequence[str], figures: Sequence[Mapping]) -> None:
+def check_alike(runs: Sequence[Path], infos: Sequence[run.RunInfo], figures: Sequence[Mapping]) -> None:
     """Refuses runs whose figures have one name and mean different things.
 
     Raises:
-        InputError: tasks, labels or targets differ; it names the runs and what differs.
+        InputError: tasks, labels, targets, or whether one label of all is true differ; it names the runs and what differs.
     """
     for name, values in (
-        ("task", tasks), ("labels", [one.get("labels") for one in figures]), ("targets", [one.get("targets") for one in figures]),
+        ("task", [info.experiment.task for info in infos]), ("kind of labels", [info.experiment.activation for info in infos]),
+        ("labels", [one.get("labels") for one in figures]), ("targets", [one.get("targets") for one in figures]),
     ):  # fmt: skip
         for place, value in enumerate(values):
             if value != values[0]:

@@ -62,11 +62,16 @@ def load_weights(net: keras.Model, experiment: Experiment, records: Path, manife
     if str(experiment.init) in pretrained.PRETRAINED:
         begun = pretrained.PRETRAINED[str(experiment.init)]
         settings, labels, deployed = {"frontend": begun.frontend, "net": begun.net}, begun.labels, pretrained.deployed(str(experiment.init))
+        apart = {"frozen": None, "sequences": None}
     else:
         info = run.read(experiment.init)
         check_apart(experiment.init, records, manifest)
         settings, deployed = {"frontend": info.experiment.frontend, "net": info.experiment.net}, evaluate.load_best(experiment.init)
         labels = Vocabulary.read(experiment.init / run.LABELS).names
+        apart = {"frozen": info.experiment.frozen, "sequences": info.experiment.sequences}
+    for name, theirs in apart.items():
+        if getattr(experiment, name) != theirs:
+            raise InputError(f"--{name} must be that of --init {experiment.init}, {theirs}, got {getattr(experiment, name)}")
     for field, source in settings.items():
         ours, theirs = getattr(experiment, field).model_dump(), source.model_dump()
         differing = [name for name in ours if ours[name] != theirs[name] and name not in ("dropout", "embedding", "weights")]

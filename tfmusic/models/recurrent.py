@@ -122,5 +122,6 @@ def lstm(features: keras.KerasTensor, width: float = 1.0, layers=LSTM) -> keras.
     x = BatchNormalization(name="input_norm")(x)
     for number, units in enumerate(layers, start=1):
         every, unroll = number < len(layers), frames is not None and frames <= UNROLLED
-        x = keras.layers.LSTM(scaled(units, width), return_sequences=every, unroll=unroll, name=f"lstm{number}")(x)
+        # cuDNN's kernel refuses masks of sequences without a frame and with silence at their beginning.
+        x = keras.layers.LSTM(scaled(units, width), return_sequences=every, unroll=unroll, use_cudnn=False, name=f"lstm{number}")(x)
     return x

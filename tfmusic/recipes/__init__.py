@@ -36,6 +36,9 @@ MADE_BY = {magnatagatune_similarity.TAGGER: "mtat_cnn2d", fma.GENRES: "fma_cnn2d
 FMA = "--dataset fma --audio DIR --protocol medium --merge ten --single"
 RECORDS = {  # how the names of recipes begin -> what reads their dataset; the longest that fits
     "": "--dataset csv --csv FILE --audio DIR",
+    "genre": "--dataset csv --csv FILE --audio DIR --single",
+    "emotion": "--dataset csv --csv FILE --audio DIR --targets NAME",
+    "multitask": "--dataset csv --csv FILE --audio DIR --targets NAME",
     "mtat_": "--dataset magnatagatune --audio DIR --protocol clean",
     "mtt_": "--dataset magnatagatune --audio DIR --protocol full",
     "fsd50k_": "--dataset fsd50k --audio DIR --ontology FILE",
