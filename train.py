@@ -116,7 +116,8 @@ def begun_with(experiment: Experiment, init: Path) -> Experiment:
         check_made(experiment, init, "--init")
         source = run.read(init).experiment
     net = experiment.net.model_copy(update={"name": source.net.name, "width": source.net.width})
-    return experiment.model_copy(update={"init": init, "frontend": source.frontend, "net": net})
+    evaluation = experiment.evaluation.model_copy(update={"hop_s": source.evaluation.hop_s})  # which belongs to the window
+    return experiment.model_copy(update={"init": init, "frontend": source.frontend, "net": net, "evaluation": evaluation})
 
 
 def check_made(experiment: Experiment, source: Path, flag: str) -> None:
@@ -209,12 +210,12 @@ def finish(run_directory: Path, train: Callable[[], object]) -> None:
             bundle(run_directory)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: {PROG} --resume {run_directory}") from None
-    task = run.read(run_directory).experiment.task
+    experiment = run.read(run_directory).experiment
+    task, use = experiment.task, "" if experiment.sequences else f"\n  {USES.get(experiment.task, USE).format(bundle=target)}"
     print(
         f"""
 next:
-  tensorboard --logdir {run_directory}/tensorboard
-  {USES.get(task, USE).format(bundle=target)}
+  tensorboard --logdir {run_directory}/tensorboard{use}
   python -m records build --dataset csv --csv FILE --audio DIR --out data/mine && {PROG} --task {task} --records data/mine"""
     )
 

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import EXPERIMENT, ROOT, finished_run
 from tfmusic import cli, recipes
+from tfmusic.config import InputError
 
 
 def call(*arguments, cwd=ROOT):
@@ -111,3 +112,33 @@ def test_hush_drops_known_noise_and_keeps_the_rest():
         "    os.write(2, b'E0000 00:00:17.1 9 allocator.cc:9] out of memory\\n')"
     )
     assert call("-c", code).stderr == "E0000 00:00:17.1 9 allocator.cc:9] out of memory\n"
+
+
+def test_a_series_of_folds_and_seeds_is_summarised(tmp_path, monkeypatch, capsys):
+    """Two folds x two seeds: four runs, each on the records of its fold, and their mean: (.1 + .2 + .3 + .4) / 4."""
+    import train
+    from tfmusic import report, training
+
+    trained = []
+
+    def fit(experiment, records, out):
+        trained.append((out.name, records.name, experiment.fit.seed))
+        return finished_run(out, {"tracks": 9, "roc_auc": len(trained) / 10, "labels": ["a"]}, {}, fit={"seed": experiment.fit.seed})
+
+    monkeypatch.setattr(report, "write", lambda directory: "")
+    monkeypatch.setattr(training, "fit_or_resume", fit)
+    train.series(EXPERIMENT, tmp_path / "records", tmp_path / "out", folds=(1, 2), seeds=2)
+    assert trained == [(f"fold{fold}-seed{seed}", str(fold), seed) for fold in (1, 2) for seed in (0, 1)]
+    assert "over 4 runs" in (text := capsys.readouterr().out) and "0.250" in text
+
+
+def test_a_run_of_a_series_is_gone_on_with_and_never_another(trained, records, tmp_path):
+    """A finished run is left as it is; the same folder with other settings is refused."""
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    from tfmusic import run, training
+
+    same = run.read(trained).experiment
+    assert training.fit_or_resume(same, records, trained) == trained
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="must be new, or the same run"):
+        training.fit_or_resume(same.model_copy(update={"fit": same.fit.model_copy(update={"seed": 7})}), records, trained)

@@ -222,7 +222,7 @@ def test_what_cannot_begin_is_one_line(records, trained, tmp_path, changes, comp
         ({"task": "tagging", "net": {}, "similarity": {"tag_weight": 1}, "sampling": {}}, "similarity.tag_weight does nothing for tagging"),
         ({"task": "tagging", "net": {}}, "sampling.clips_per_label does nothing for tagging"),
         ({"similarity": {"soft_margin": True, "margin": 0.1}}, "soft_margin stands in place of margin"),
-        ({"freeze": "conv1"}, "freeze is for layers that --init brings"),
+        ({"freeze": "conv1"}, "freeze is for layers that --init or net.weights bring"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, complaint):

@@ -72,6 +72,14 @@ def test_two_heads_learn_side_by_side(runs):
     assert {"loss", "val_map", "val_accuracy", "val_r2", "val_spearman", "val_mse"} <= {*history}
 
 
+def test_the_weight_of_numbers_is_that_of_the_setting():
+    """Loss weights of a net with both heads: 1 for labels, and what --loss.targets-weight says; alone, numbers weigh 1."""
+    net = models.build(EXPERIMENT.net, (32, 16), 2, targets=[(0.0, 1.0)])
+    both = experiment("multitask", loss={"targets_weight": 0.25})
+    weights = {name: weight for name, (_, weight) in tasks.TASKS["multitask"].trainee(net, both, None, [1, 1])[1].items()}
+    assert weights == {"logits": 1.0, "targets": 0.25}
+
+
 def test_a_fresh_head_for_numbers_begins_at_their_mean(one_label):
     """Mean of the known training tracks, not 0: the scaled layer begins around 0 and is moved and stretched behind it."""
     net = models.build(EXPERIMENT.net, (32, 16), 0, targets=[(100.0, 1e-3)])

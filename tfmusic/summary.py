@@ -91,7 +91,7 @@ def text(found: dict) -> str:
         rows.append([tables.NAMES[name], *map(tables.number, (figure["mean"], figure["std"])), interval, *map(tables.number, figure["values"])])
     lines = [f"run {place}: {path}" for place, path in enumerate(found["runs"], start=1)]
     lines += [f"{name}: {', '.join(values)}" for name, values in found["differing"].items()]
-    note = f"Mean, standard deviation and t interval over {count} runs. Folds share training tracks: their interval is too short."
+    note = f"Mean, standard deviation, t interval over {count} runs; too short for folds, which share training tracks; for seeds about other seeds."
     return "\n".join([tables.text(rows), "", *lines, "", note])
 
 
