@@ -21,7 +21,9 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("area", [pytest.param(area, marks=[pytest.mark.slow] * (area in ("memory", "payloads", "inference"))) for area in TINY])
+@pytest.mark.parametrize(
+    "area", [pytest.param(area, marks=[pytest.mark.slow] * (area in ("memory", "payloads", "inference", "training", "pipeline"))) for area in TINY]
+)
 def test_a_benchmark_ends_with_its_figures_as_json(area, capsys, monkeypatch):
     monkeypatch.setattr(training, "precision_of", lambda setting: "float32")  # half the tracing
     benchmark = importlib.import_module(f"tests.benchmarks.{area}")

@@ -132,11 +132,10 @@ def spoilt(monkeypatch, precision, spoil, output="tags"):
     ("precision", "output", "spoil"),
     [
         ("float32", "tags", lambda scores: scores * np.nan),
-        ("float32", "tags", lambda scores: scores + 0.01),
         ("float16", "tags", lambda scores: 1 - scores),
         ("float32", "embedding", lambda scores: scores + 0.01),
     ],
-    ids=["nan", "shifted", "reversed in float16", "embedding"],
+    ids=["nan", "reversed in float16", "embedding"],
 )
 def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, output, spoil):
     spoilt(monkeypatch, precision, spoil, output)

@@ -66,6 +66,7 @@ FUNCTIONS = [pytest.param(name, marks=pytest.mark.slow) if name in TABLES else n
 NETWORKS = [pytest.param(name, marks=pytest.mark.slow) if name in TABLES | DEEP else name for name in models.MODELS]
 SLOW_TO_CONVERT = {name for name in models.MODELS if name not in ("linear", "cnn2d", "crnn", "musicnn", "short_chunk_res")}
 EXPORTED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_CONVERT else name for name in models.MODELS]
+HALVED = {"cnn2d", "crnn", "musicnn", "short_chunk_res"}  # that quick tests train in bfloat16
 HEADS = {  # embedding, classes -> what the net gives
     "tags and the vector they come from": (0, 5),
     "tags and a projection": (6, 5),
@@ -151,8 +152,14 @@ def test_several_resolutions_are_channels(name):
     assert net(np.zeros((2, 32, 16, 3), "float32"))["logits"].shape == (2, 5)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        pytest.param(name, policy, marks=[pytest.mark.slow] * (name in TABLES or (policy != "float32" and name not in HALVED)))
+        for name in models.MODELS
+        for policy in ("float32", "mixed_bfloat16")
+    ],
+)
 def test_one_step_reaches_every_weight(name, policy):
     """Outputs are float32 under each policy, and every trainable weight gets a finite gradient; the embedding's head by a sum over it."""
     net = models.build(Net(name=name, width=0.125, embedding=6), (32, 16), 5, policy=policy)

@@ -162,6 +162,7 @@ def test_positives_that_no_two_clips_share_are_refused(collection, tmp_path):
         training.fit(experiment(1, **settings), tmp_path / "records", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_without_groups_their_figures_are_none_and_no_monitor(collection, tmp_path):
     """A csv without groups: every clip is its own, so no figure of groups exists."""
     from records.build import build
