@@ -62,7 +62,6 @@ SIZES = {  # full size: frames and mels, classes, dimensions of the embedding, t
 # Quick tests take one table of each function; all the others, and nets of a hundred layers and more, take minutes together
 TABLES = {"cnn1d_3", "cnn1d_4", "cnn2d_4", "cnn2d_deep", "fcn", "cnn3", "cnn10", "cnn14", "vgg16", "vgg19", "resnet34", "resnet101"}
 DEEP = {"mobile", "efficientnet_b0", "densenet121", "resnet50"}
-FUNCTIONS = [pytest.param(name, marks=pytest.mark.slow) if name in TABLES else name for name in models.MODELS]
 NETWORKS = [pytest.param(name, marks=pytest.mark.slow) if name in TABLES | DEEP else name for name in models.MODELS]
 SLOW_TO_CONVERT = {name for name in models.MODELS if name not in ("linear", "cnn2d", "crnn", "musicnn", "short_chunk_res")}
 EXPORTED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_CONVERT else name for name in models.MODELS]
