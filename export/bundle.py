@@ -246,7 +246,7 @@ def to_tflite(model: keras.Model) -> bytes:
 @contextlib.contextmanager
 def _transforms_of_tflite(model: keras.Model) -> Iterator[None]:
     """TFLite's FFT takes powers of two only, and says so when the file is loaded: all other log-mels, a frozen net's too, are traced as products."""
-    others = [layer for layer in _leaves(model) if isinstance(layer, LogMel) and layer.frontend.n_fft & (layer.frontend.n_fft - 1)]
+    others = [layer for layer in models.leaves(model) if isinstance(layer, LogMel) and layer.frontend.n_fft & (layer.frontend.n_fft - 1)]
     before = [layer.transform for layer in others]
     for layer in others:
         layer.transform = "dft"
@@ -257,19 +257,11 @@ def _transforms_of_tflite(model: keras.Model) -> Iterator[None]:
             layer.transform = transform
 
 
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
-
-
 def _nets(model: keras.Model) -> Iterator[str]:
     """Names of the models inside that read features, which hold all the weights."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            if any(isinstance(leaf, LogMel) for leaf in _leaves(layer)):
+            if any(isinstance(leaf, LogMel) for leaf in models.leaves(layer)):
                 yield from _nets(layer)
             else:
                 yield layer.name

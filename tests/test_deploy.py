@@ -131,7 +131,7 @@ def test_an_fft_size_that_tflite_lacks_is_replaced_inside_the_frozen_net_too(alo
     found = interpreter.get_signature_runner("serving_default")(waveform=window)
     for name, values in evaluate.scorer(model)(window).items():
         np.testing.assert_allclose(found[name], values, atol=1e-4)
-    assert {layer.transform for layer in bundling._leaves(model) if isinstance(layer, models.LogMel)} == {"fft"}
+    assert {layer.transform for layer in models.leaves(model) if isinstance(layer, models.LogMel)} == {"fft"}
 
 
 # --- published weights --------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -179,14 +178,14 @@ def load_file(net: keras.Model, path: Path | str) -> list[str]:
     with _readable(path):
         found, ordered = READERS[path.suffix](path)
     logits = found.pop("logits", None)
-    layers = [layer for layer in _leaves(net) if layer.weights and layer.name not in models.HEADS and (layer.name in found or not _ours(layer))]
+    layers = [layer for layer in models.leaves(net) if layer.weights and layer.name not in models.HEADS and (layer.name in found or not _ours(layer))]
     unnamed = [layer for layer in layers if layer.name not in found]
     rest = [name for name in found if name not in {layer.name for layer in layers}]
     if unnamed and (len(rest) != len(unnamed) or not ordered and len(rest) > 1):
         raise InputError(f"{path} must hold the layer {unnamed[0].name}, got {', '.join(rest)[:200] or 'no other layers'} that the net has not")
     others = {layer.name: name for layer, name in zip(unnamed, rest, strict=False)}
     pairs = [(layer, found[others.get(layer.name, layer.name)]) for layer in layers]
-    if path.suffix == ".h5" and net.name in OF_PIXELS and any(_ours(layer) for layer in _leaves(net)):
+    if path.suffix == ".h5" and net.name in OF_PIXELS and any(_ours(layer) for layer in models.leaves(net)):
         first, (kernel, *rest) = pairs[0]
         pairs[0] = first, [PIXELS * kernel, *rest]
     heads = [layer for layer in net.layers if layer.name == "logits"]
@@ -199,14 +198,6 @@ def load_file(net: keras.Model, path: Path | str) -> list[str]:
 def _ours(layer: keras.layers.Layer) -> bool:
     """Whether it is the input norm of a net that others published without one."""
     return layer.name == "input_norm" and not layer.trainable_weights
-
-
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
 
 
 def _read_pytorch(path: Path) -> tuple[dict[str, Arrays], bool]:

@@ -5,7 +5,7 @@ Importing this module registers every custom object, so `keras.saving.load_model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import keras
@@ -159,3 +159,12 @@ def parts(deployed: keras.Model) -> tuple[LogMel | keras.Model | None, keras.Mod
     _, *joined = (layer for layer in deployed.layers if layer.name != "tags")
     activation = deployed.get_layer("tags").activation.__name__ if "tags" in deployed.output else "linear"
     return (joined[0] if len(joined) > 1 else None), joined[-1], activation
+
+
+def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of the models inside it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer)
+        else:
+            yield layer
