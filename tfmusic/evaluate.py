@@ -37,7 +37,8 @@ class Scored:
         return all(np.isfinite(values).all() for values in self.outputs.values())
 
 
-Known = tuple[Experiment, schema.Manifest, np.ndarray | None]  # of a run; thresholds that its validation split gave, none for no decisions
+Thresholds = np.ndarray | list[float] | None
+Known = tuple[Experiment, schema.Manifest, Thresholds]  # of a run; thresholds that its validation split gave, none for no decisions
 
 
 def _of_tags(scored: Scored, known: Known, resamples: int) -> dict:
@@ -209,7 +210,7 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
     return figures(scored, manifest, info, run.thresholds(directory) if split == "test" else None)
 
 
-def figures(scored: Scored, manifest: schema.Manifest, info: run.RunInfo, thresholds: np.ndarray | None = None) -> dict:
+def figures(scored: Scored, manifest: schema.Manifest, info: run.RunInfo, thresholds: Thresholds = None) -> dict:
     """The figures of scored tracks; result as `evaluate`.
 
     Args:

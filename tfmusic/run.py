@@ -15,11 +15,13 @@ import platform
 import zipfile
 from importlib import metadata
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from tfmusic.config import VERSION, Experiment, InputError, Settings
 from tfmusic.files import Location, RemotePath
+
+if TYPE_CHECKING:
+    import numpy as np  # at run time where it is needed: --list and --help do without
 
 EXPERIMENT, LABELS, BEST, STATE = "experiment.json", "labels.txt", "best.keras", "state.npz"
 HISTORY, METRICS, REPORT, TENSORBOARD = "history.csv", "metrics.json", "report.html", "tensorboard"
@@ -51,14 +53,9 @@ def describe(experiment: Experiment, records: Path | RemotePath, records_sha1: s
     )
 
 
-def thresholds(run: Path) -> np.ndarray | None:
-    """Thresholds of the labels that the validation split gave, `[shape=(classes,)]`; none: the run is not evaluated, or needs none."""
-    path = run / METRICS
-    try:
-        found = json.loads(path.read_text("utf-8"))["validation"].get("thresholds") if path.is_file() else None
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} must hold the figures of a run, got {str(error)[:100]!r}") from error
-    return None if found is None else np.array(found, np.float64)
+def thresholds(run: Path) -> list[float] | None:
+    """Thresholds of the labels that the validation split gave; none: the run is not evaluated, or needs none."""
+    return figures(run)["validation"].get("thresholds") if (run / METRICS).is_file() else None
 
 
 def figures(run: Path) -> dict[str, dict]:
@@ -83,6 +80,8 @@ def outputs(run: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: the run is not evaluated yet, or the file is damaged.
     """
+    import numpy as np
+
     path = run / EMBEDDINGS
     try:
         with np.load(path) as kept:

@@ -269,8 +269,8 @@ def _spread(records: Path, manifest: schema.Manifest, experiment: Experiment) ->
     with data.damage_named(records):
         values = catalogue.read(records, manifest).targets[:, columns].astype(np.float64)
     spread = []
-    for column, number in zip(columns, range(len(columns)), strict=True):
-        known = values[~np.isnan(values[:, number]), number]
+    for column, of_tracks in zip(columns, values.T, strict=True):
+        known = of_tracks[~np.isnan(of_tracks)]
         if not len(known) or known.std() == 0:
             raise InputError(f"the target {manifest.targets[column]!r} must have two values or more among the training tracks, got {len({*known})}")
         spread.append((float(known.mean()), float(known.std())))

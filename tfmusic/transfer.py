@@ -39,17 +39,16 @@ def _frozen(experiment: Experiment, records: Path, manifest: schema.Manifest) ->
     Raises:
         InputError: no run, one of another rate or window, or one that was trained on what is scored here.
     """
-    if experiment.frozen in pretrained.PRETRAINED:
-        source = pretrained.PRETRAINED[experiment.frozen].frontend.model_copy(update={"window_s": experiment.frontend.window_s})
-    else:
+    published = pretrained.PRETRAINED.get(experiment.frozen)
+    if published is None:
         check_apart(Path(experiment.frozen), records, manifest)
-        source = run.read(Path(experiment.frozen)).experiment.frontend
-    for name in ("sample_rate_hz", "window_s"):
+    source = published.frontend if published else run.read(Path(experiment.frozen)).experiment.frontend
+    for name in ("sample_rate_hz",) if published else ("sample_rate_hz", "window_s"):  # a published net is made anew for the window
         ours, theirs = getattr(experiment.frontend, name), getattr(source, name)
         if ours != theirs:
             raise InputError(f"--frontend.{name.replace('_', '-')} must be that of --frozen {experiment.frozen}, {theirs:g}, got {ours:g}")
-    if experiment.frozen in pretrained.PRETRAINED:
-        return models.vector_of(pretrained.deployed(experiment.frozen, window_s=source.window_s))
+    if published:
+        return models.vector_of(pretrained.deployed(experiment.frozen, window_s=experiment.frontend.window_s))
     return models.vector_of(evaluate.load_best(Path(experiment.frozen)))
 
 
