@@ -8,8 +8,9 @@ python train.py --resume runs/NAME                       after any interruption
 
 from __future__ import annotations
 
+import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -142,12 +143,16 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     if experiment.sampling.tagger:
         check_made(experiment, experiment.sampling.tagger, "--sampling.tagger")
     cli.load_tensorflow()
-    from tfmusic import training
+    from tfmusic import pretrained, training
 
     out = options.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment.recipe}"
     if options.fold and not options.records:
         raise InputError("--fold needs --records: a folder with the records of every fold in a folder of its number")
-    records = options.records or demo_records(experiment)
+    begun, frozen = str(experiment.init), experiment.frozen
+    for name in {begun, frozen} & {*recipes.PUBLISHED}:
+        pretrained.folder_of(name)  # before minutes go into records
+    known = pretrained.PRETRAINED[begun].labels if begun in recipes.PUBLISHED and not experiment.fit.epochs else ()
+    records = options.records or demo_records(experiment, known)
     if options.fold or options.seeds > 1:
         series(experiment, records, out, options.fold, options.seeds)
         return
@@ -178,11 +183,17 @@ def series(experiment: Experiment, records: Location, out: Path, folds: tuple[in
     print(f"\nnext:\n  tensorboard --logdir {out}\n  python -m export bundle {runs[0]}")
 
 
-def demo_records(experiment: Experiment) -> Path:
-    """Records of the embedded demo collection, made when they are not there yet, with chunks that the experiment's windows fit into."""
+def demo_records(experiment: Experiment, known: Collection[str] = ()) -> Path:
+    """Records of the embedded demo collection, made when they are not there yet, with chunks that the experiment's windows fit into.
+
+    Args:
+        experiment: which column it learns, and from what windows.
+        known: labels that are kept, where the demo has them; none: all.
+    """
     from records import demo
     from records.build import build
     from records.datasets.clip import Source
+    from records.settings import Selection
     from tfmusic import schema
 
     print("records: the embedded demo collection, synthesised here; its scores mean nothing outside")
@@ -193,7 +204,12 @@ def demo_records(experiment: Experiment) -> Path:
         source = source.model_copy(update={"families": listing.parent / "demo_families.csv"})
     kind = "-".join(str(value) for value in layout.features.model_dump(exclude_none=True).values()) if experiment.sequences else f"{layout.chunk_s:g}"
     out = DEMO / f"records-v{demo.VERSION}.{schema.FORMAT}-{column}-{layout.sample_rate_hz}-{kind}"
-    build(source, out, layout)
+    kept: tuple[str, ...] = ()
+    if known:
+        with open(listing, encoding="utf-8", newline="") as file:
+            kept = tuple(sorted({label for row in csv.DictReader(file) for label in row[column].split("|")} & {*known}))
+        out = out.with_name(f"{out.name}-{experiment.init}")
+    build(source, out, layout, selection=Selection(tags=kept))
     return out
 
 

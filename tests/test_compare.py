@@ -123,6 +123,18 @@ def test_folds_are_summarised_with_their_t_interval(tmp_path):
     assert alone == {"mean": 0.7, "std": None, "interval": None, "values": [0.7]}
 
 
+def test_seeds_of_a_fold_are_one_observation(tmp_path):
+    """Two seeds of each of two folds: fold means .7 and .9, so mean .8, std .141421, half width 12.7062 * .1; not that of four runs."""
+    runs = []
+    for number, accuracy in enumerate((0.6, 0.8, 0.85, 0.95)):
+        place = tmp_path / f"fold{number // 2}" / f"seed{number % 2}"
+        runs.append(finished_run(place, {"accuracy": accuracy, "tracks": 5, "labels": LABELS}, {"ids": []}, fit={"seed": number % 2}))
+    found = summary(runs)
+    assert found["folds"] == 2 and found["figures"]["accuracy"]["values"] == [0.6, 0.8, 0.85, 0.95]
+    assert found["figures"]["accuracy"]["mean"] == pytest.approx(0.8) and found["figures"]["accuracy"]["std"] == pytest.approx(0.02**0.5)
+    assert found["figures"]["accuracy"]["interval"] == [0, 1] and "t interval over 2 folds, each the mean of its runs" in text(found)
+
+
 def test_settings_that_differ_are_named(tmp_path):
     runs = [made(tmp_path / "a"), made(tmp_path / "b", seed=2, fit={"epochs": 4, "seed": 7})]
     assert summary(runs)["differing"]["fit.seed"] == ["0", "7"]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 
@@ -37,7 +38,8 @@ def of_sequences(collection, tmp_path_factory):
     directory = tmp_path_factory.mktemp("sequences")
     layout = LAYOUT.model_copy(update={"payload": "features", "features": SETTINGS})
     build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection), directory / "records", layout)
-    settings = experiment(sequences=SETTINGS.model_dump(), net={"name": "lstm", "width": 0.125}, data={})
+    frontend = {"sample_rate_hz": EXPERIMENT.frontend.sample_rate_hz}
+    settings = experiment(sequences=SETTINGS.model_dump(), frontend=frontend, net={"name": "lstm", "width": 0.125}, data={})
     out = training.fit(settings, directory / "records", directory / "run")
     return out, bundling.bundle(out)
 
@@ -84,7 +86,8 @@ def test_a_run_of_sequences_has_a_report(of_sequences):
 @pytest.fixture(scope="module", params=[pytest.param("mlp", marks=pytest.mark.slow), "cnn2d"])
 def on_frozen(request, trained, records, tmp_path_factory):
     """A run on a frozen tagger's vector alone, or beside the log-mel; and its bundle."""
-    settings = experiment(frozen=str(trained), net={"name": request.param, "width": 0.125})
+    frontend = EXPERIMENT.frontend.model_dump(include={"sample_rate_hz", "window_s"} if request.param == "mlp" else None)
+    settings = experiment(frozen=str(trained), frontend=frontend, net={"name": request.param, "width": 0.125})
     out = training.fit(settings, records, tmp_path_factory.mktemp("frozen") / "run")
     return out, bundling.bundle(out)
 
@@ -104,6 +107,17 @@ def test_a_frozen_net_ships_inside_the_files(on_frozen, trained):
     frontend, _, _ = models.parts(model)
     found = frontend(windows)
     np.testing.assert_allclose(found["vector"] if isinstance(found, dict) else found, vector, atol=1e-5)
+
+
+def test_a_frozen_net_that_was_trained_anew_is_not_the_one_that_the_run_began_with(on_frozen, trained, tmp_path):
+    directory = shutil.copytree(on_frozen[0], tmp_path / "run")
+    moved = shutil.copytree(trained, tmp_path / "frozen")
+    path = directory / run.EXPERIMENT
+    path.write_text(path.read_text().replace(str(trained), str(moved)))
+    training.resume(directory)
+    (moved / run.BEST).write_bytes((moved / run.BEST).read_bytes() + b"another")
+    with pytest.raises(InputError, match=f"--frozen {moved} was trained anew and is not the net that .* began with"):
+        training.resume(directory)
 
 
 def test_a_frozen_nets_weights_are_halved_too(on_frozen):

@@ -90,14 +90,14 @@ def test_a_fresh_net_scores_every_label_by_its_share(activation):
 
 
 def test_logits_taken_over_keep_their_bias_and_new_labels_get_the_prior(trained, records, tmp_path):
-    """A run of other labels: one it knows keeps the tagger's bias and kernel, the others begin at the prior."""
+    """A run of other labels: one it knows keeps the tagger's bias and kernel, the others begin at the prior; steps are of 1e-30."""
     manifest = schema.read_manifest(records)
     (tmp_path / "other").mkdir()
     for name in (run.BEST, run.EXPERIMENT):
         (tmp_path / "other" / name).write_bytes((trained / name).read_bytes())
     known = manifest.labels.index("noisy")
     (tmp_path / "other" / run.LABELS).write_text("\n".join(name if name == "noisy" else f"other_{name}" for name in manifest.labels) + "\n")
-    experiment = changed(loss={"prior_bias": True}, fit={"epochs": 0}).model_copy(update={"init": tmp_path / "other"})
+    experiment = changed(loss={"prior_bias": True}, fit={"epochs": 1, "learning_rate": 1e-30}).model_copy(update={"init": tmp_path / "other"})
     out = training.fit(experiment, records, tmp_path / "run")
     (kernel, bias), (source_kernel, source_bias) = (
         models.parts(evaluate.load_best(path))[1].get_layer("logits").get_weights() for path in (out, trained)
@@ -105,8 +105,10 @@ def test_logits_taken_over_keep_their_bias_and_new_labels_get_the_prior(trained,
     split = manifest.split("train")
     expected = imbalance.prior_logits(split.label_counts, split.tracks, "sigmoid")
     expected[known] = source_bias[known]
-    np.testing.assert_array_equal(bias, expected)
+    np.testing.assert_allclose(bias, expected, atol=1e-20, rtol=1e-7)
     np.testing.assert_array_equal(kernel[:, known], source_kernel[:, known])
+    with pytest.raises(InputError, match="--fit.epochs 0 needs labels that --init .*other knows all of, got 3 others such as high, low, rare"):
+        training.fit(changed(experiment, fit={"epochs": 0}), records, tmp_path / "untrained")
 
 
 # --- oversampling -------------------------------------------------------------------------------------------------------------------------

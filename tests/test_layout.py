@@ -55,7 +55,7 @@ FREE |= {"tables", "page", "pictures", "summary", "compare", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
     {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
-    {"models", "catalogue", "pretrained"},
+    {"models", "catalogue", "pretrained", "leaks"},
     {"tasks", "data"},
     {"callbacks", "evaluate", "exhibits", "report"},
     {"transfer"},

@@ -26,6 +26,31 @@ def _focal_in_numpy(y_true, logits, gamma, alpha):
     return -terms.mean(axis=1)
 
 
+@pytest.mark.parametrize("weights", [(1.0,), (0.25,), (3.0, 0.5, 1.0)])
+def test_squared_error_of_known_targets_in_their_own_units(weights):
+    """Example by example in numpy; nothing known is 0, with a gradient of 0 in place of nan."""
+    random, deviations = np.random.default_rng(0), np.array([2.0, 0.1, 30.0])
+    y_true, predicted = (random.normal(size=(6, 3)).astype("float32") for _ in range(2))
+    y_true[0, 1] = y_true[1, :2] = y_true[2] = np.nan
+    terms = np.asarray(weights) * ((y_true - predicted) / deviations) ** 2
+    expected = [np.nansum(row) / max(1, np.isfinite(row).sum()) for row in terms]
+    np.testing.assert_allclose(losses.squared_error(y_true, predicted, deviations, weights), expected, rtol=1e-5)
+    loss = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(losses.TargetLoss(deviations, weights)))
+    assert float(loss(y_true, predicted)) == pytest.approx(np.mean(expected), rel=1e-5)
+    variable = tf.Variable(predicted)
+    with tf.GradientTape() as tape:
+        value = loss(y_true, variable)
+    gradient = np.asarray(tape.gradient(value, variable))
+    assert np.isfinite(gradient).all() and not gradient[2].any() and not gradient[0, 1] and gradient[0, 0]
+
+
+def test_weights_of_targets_are_one_or_one_each():
+    with pytest.raises(ValueError, match="weights must be one, or one for each of 3 targets"):
+        losses.TargetLoss([1.0, 1.0, 1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="weights must be numbers > 0"):
+        losses.TargetLoss([1.0], [0.0])
+
+
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("alpha", [None, 0.25, [0.1, 0.3, 0.5, 0.7, 0.9]], ids=["none", "number", "per label"])

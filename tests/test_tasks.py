@@ -73,11 +73,17 @@ def test_two_heads_learn_side_by_side(runs):
 
 
 def test_the_weight_of_numbers_is_that_of_the_setting():
-    """Loss weights of a net with both heads: 1 for labels, and what --loss.targets-weight says; alone, numbers weigh 1."""
-    net = models.build(EXPERIMENT.net, (32, 16), 2, targets=[(0.0, 1.0)])
-    both = experiment("multitask", loss={"targets_weight": 0.25})
-    weights = {name: weight for name, (_, weight) in tasks.TASKS["multitask"].trainee(net, both, None, [1, 1])[1].items()}
-    assert weights == {"logits": 1.0, "targets": 0.25}
+    """Of a net with both heads, what --loss.targets-weight says for each target; labels weigh 1."""
+    net = models.build(EXPERIMENT.net, (32, 16), 2, targets=[(0.0, 1.0), (0.0, 2.0)])
+    for task in ("multitask", "emotion"):
+        settings = experiment(task, loss={"targets_weight": (0.25, 4.0)})
+        loss, weight = tasks.TASKS[task].trainee(net, settings, None, [1, 1])[1]["targets"]
+        assert float(loss([[1.0, 0.0]], [[0.0, 2.0]])) * weight == pytest.approx((0.25 * 1 + 4 * 1) / 2)
+
+
+def test_as_many_weights_as_targets(one_label, tmp_path):
+    with pytest.raises(InputError, match="--loss.targets-weight must be one number, or one for each of the 2 targets, got 3"):
+        training.fit(experiment("emotion", loss={"targets_weight": (1.0, 2.0, 3.0)}), one_label, tmp_path / "run")
 
 
 def test_a_fresh_head_for_numbers_begins_at_their_mean(one_label):
@@ -185,11 +191,19 @@ def test_targets_that_the_records_lack_are_named(records, tmp_path, wanted, mess
         ("genre", {}, "loss.name must be crossentropy for genre, got bce"),
         ("emotion", {"loss": {"name": "focal"}}, "loss.name must be bce for emotion"),
         ("tagging", {"targets": ("pitch",)}, "targets are for emotion and multitask"),
-        ("tagging", {"loss": {"targets_weight": 2.0}}, "loss.targets_weight does nothing for tagging"),
+        ("tagging", {"loss": {"targets_weight": (2.0,)}}, "loss.targets_weight does nothing for tagging"),
+        ("emotion", {"loss": {"targets_weight": (2.0,)}}, "loss.targets_weight does nothing for emotion"),
+        ("tagging", {"frozen": "runs/x", "net": {"name": "mlp"}}, "frontend.n_fft does nothing for net.name mlp"),
+        ("tagging", {"sequences": {}, "net": {"name": "lstm"}}, "frontend.window_s does nothing for sequences"),
+        ("tagging", {"fit": {"epochs": 0}}, "fit.epochs 0 evaluates what --init knows and must be greater without it"),
         ("tagging", {"loss": {"focal_gamma": 3.0}}, "loss.focal_gamma does nothing for bce"),
         ("emotion", {"targets": ("pitch", "pitch")}, "targets must be different ones"),
         ("emotion", {"evaluation": {"pool": "max"}}, "evaluation.pool does nothing for emotion"),
-        ("tagging", {"frozen": "runs/x", "net": {"name": "mlp"}, "augment": {"spec_augment": {"probability": 0.5}}}, "does nothing for net.name mlp"),
+        (
+            "tagging",
+            {"frozen": "runs/x", "frontend": {}, "net": {"name": "mlp"}, "augment": {"spec_augment": {"probability": 0.5}}},
+            "does nothing for net.name mlp",
+        ),
     ],
 )
 def test_settings_that_a_task_does_not_read_are_refused(task, changes, message):

@@ -229,7 +229,7 @@ def test_a_training_that_diverges_at_once_is_one_line(records, tmp_path):
 def test_a_run_goes_on_with_its_own_records_only(trained, records, collection, tmp_path):
     from records.build import build
     from records.datasets.clip import Source
-    from tests.conftest import LAYOUT
+    from tests.conftest import LAYOUT, read_csv, write_csv
     from tfmusic.labels import Vocabulary
 
     source = Source(dataset="csv", csv=collection / "clips.csv", audio=collection)
@@ -245,3 +245,8 @@ def test_a_run_goes_on_with_its_own_records_only(trained, records, collection, t
     with pytest.raises(InputError, match="is not what .* was trained on"):
         evaluate.evaluate(copy)
     assert evaluate.evaluate(trained, records=tmp_path / "again")["roc_auc"] == evaluate.evaluate(trained)["roc_auc"]
+    swapped = [row | {"split": {"train": "test", "test": "train"}.get(row["split"], row["split"])} for row in read_csv(collection / "clips.csv")]
+    listing = write_csv(tmp_path / "swapped.csv", swapped)
+    build(source.model_copy(update={"csv": listing}), tmp_path / "swapped", LAYOUT, Vocabulary.read(trained / run.LABELS))
+    with pytest.raises(InputError, match="was trained on 32 of the validation and test tracks of .*swapped"):
+        evaluate.evaluate(trained, records=tmp_path / "swapped")

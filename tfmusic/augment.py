@@ -115,7 +115,8 @@ def mixup(features, labels, seed, alpha: float):
         alpha: strength `float >= 0`; 0 leaves everything as it is.
 
     Returns:
-        (features, labels): the features' dtype is kept, labels that are not floats become float32.
+        (features, labels): the features' dtype is kept, labels that are not floats become float32. A number that is unknown (nan) in one of
+            two examples is unknown in their blend.
 
     Raises:
         ValueError: `alpha` below 0, or labels that are class numbers.

@@ -327,7 +327,10 @@ class Loss(Settings):
         False, description="Positives of a label weigh the more the fewer training tracks have it; focal: as an alpha for each label."
     )
     prior_bias: bool = Field(False, description="Fresh logits begin at the labels' shares of the training tracks.")
-    targets_weight: float = Field(1.0, gt=0, description="multitask: weight of the targets' squared error beside the labels' loss.")
+    targets_weight: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        (1.0,), min_length=1,
+        description="Weight of each target's squared error, in their order, or one for all of them; multitask: beside 1 of the labels' loss.",
+    )  # fmt: skip
 
 
 class Sampling(Settings):
@@ -482,7 +485,7 @@ class Experiment(Settings):
         if len({*self.targets}) < len(self.targets):
             raise ValueError(f"targets must be different ones, got {', '.join(self.targets)}")
         if self.task == "emotion":
-            _check_read("loss", self.loss, "emotion", {"name"})
+            _check_read("loss", self.loss, "emotion", {"name"} | ({"targets_weight"} if len(self.loss.targets_weight) > 1 else set()))
             _check_read("data", self.data, "emotion", {*Data.model_fields} - {"oversample"})
         elif self.task != "multitask":
             _check_read("loss", self.loss, self.task, {*Loss.model_fields} - {"targets_weight"})
@@ -495,6 +498,8 @@ class Experiment(Settings):
             _check_read("data", self.data, "oversample", {*Data.model_fields} - {"shuffle_buffer"})
         if self.init is not None and self.net.weights is not None:
             raise ValueError(f"net.weights stand in place of --init {self.init}, which must be left out beside them, got {self.net.weights}")
+        if self.init is None and not self.fit.epochs:
+            raise ValueError("fit.epochs 0 evaluates what --init knows and must be greater without it, got 0")
         if self.init is None and self.net.weights is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:
@@ -505,6 +510,10 @@ class Experiment(Settings):
         """What the net is fed fits it."""
         if self.net.name == "mlp" and self.frozen is None:
             raise ValueError("net.name mlp reads the vector of a frozen net: frozen must name one, got none")
+        if self.net.name == "mlp":
+            _check_read("frontend", self.frontend, "net.name mlp, which reads a vector", {"sample_rate_hz", "window_s", "short"})
+        if self.sequences is not None:
+            _check_read("frontend", self.frontend, "sequences, whose features are in the records", {"sample_rate_hz"})
         if self.net.name == "mlp" and self.augment.spec_augment.probability:
             raise ValueError(
                 f"augment.spec_augment.probability does nothing for net.name mlp and must be 0, got {self.augment.spec_augment.probability:g}"

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import audio, catalogue, data, decisions, files, metrics, models, regression, retrieval, run, schema  # noqa: F401 (models: registers layers)
+from tfmusic import audio, catalogue, data, decisions, files, leaks, metrics, models, regression, retrieval, run, schema  # noqa: F401 (models: registers layers)
 from tfmusic.config import Evaluation, Experiment, FrontEnd, InputError
 from tfmusic.files import RemotePath
 
@@ -198,7 +198,7 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
         The figures of everything that the model puts out (`FIGURES`), and "tracks", "windows", "hop_s", "labels".
 
     Raises:
-        InputError: no run, no records, the run's were built anew since, or given ones have another vocabulary.
+        InputError: no run, no records, the run's were built anew since, or given ones have another vocabulary or tracks that it was trained on.
     """
     directory = Path(run_directory)
     info = run.read(directory)
@@ -206,6 +206,7 @@ def evaluate(run_directory: Path | str, split: str = "test", records: Path | str
     if manifest.vocabulary_sha1 != info.vocabulary_sha1:
         raise InputError(f"{records} has another vocabulary than the run: sha1 must be {info.vocabulary_sha1}, got {manifest.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
+    leaks.check_apart(directory if records else None, files.location(records or info.records), manifest)
     scored = score_split(scorer(load_best(directory)), files.location(records or info.records), manifest, split, info.experiment)
     return figures(scored, manifest, info, run.thresholds(directory) if split == "test" else None)
 

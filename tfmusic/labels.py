@@ -84,7 +84,13 @@ def family_matrix(labels: Sequence[str], families: Mapping[str, Sequence[str]]) 
 
     Returns:
         Names of the families in alphabetical order, and 0/1 int64 `[shape=(labels, families)]`.
+
+    Raises:
+        ValueError: a family list that is a string.
     """
+    texts = [label for label in labels if isinstance(families.get(label), str)]
+    if texts:
+        raise ValueError(f"families of {texts[0]!r} must be a sequence of names, got {families[texts[0]]!r}")
     names = tuple(sorted({family for label in labels for family in families.get(label, ())}))
     matrix = [[family in families.get(label, ()) for family in names] for label in labels]
     return names, np.array(matrix, np.int64).reshape(len(labels), len(names))

@@ -87,15 +87,16 @@ def focal_loss(y_true, logits, gamma: float = 2.0, alpha=None):
     return -ops.mean(positive + negative, axis=-1)
 
 
-def squared_error(y_true, predicted, deviations):
+def squared_error(y_true, predicted, deviations, weights=(1.0,)):
     """Squared error of regression targets in units of their spread, per example, where they are known.
 
-    `mean over known t of ((y_t - p_t) / d_t)^2`: valence between 0 and 1 and a tempo in beats a minute weigh alike.
+    `mean over known t of w_t ((y_t - p_t) / d_t)^2`: valence between 0 and 1 and a tempo in beats a minute weigh alike, unless weights differ.
 
     Args:
         y_true: nan where unknown `[shape=(batch, targets)]`.
         predicted: `[shape=(batch, targets)]`.
         deviations: standard deviation of each target `float > 0` `[shape=(targets,)]`.
+        weights: of each target `float > 0` `[shape=(targets,)]`, or one for all.
 
     Returns:
         Loss `[shape=(batch,)]`; 0 for an example of which nothing is known.
@@ -107,7 +108,8 @@ def squared_error(y_true, predicted, deviations):
     # Chosen before the square: nan times 0 in a gradient is nan.
     errors = ops.where(known, y_true - predicted, ops.zeros_like(predicted)) / ops.convert_to_tensor(deviations, predicted.dtype)
     count = ops.sum(ops.cast(known, predicted.dtype), axis=-1)
-    return ops.sum(ops.square(errors), axis=-1) / ops.maximum(count, 1.0)
+    weighted = ops.convert_to_tensor(weights, predicted.dtype) * ops.square(errors)
+    return ops.sum(weighted, axis=-1) / ops.maximum(count, 1.0)
 
 
 def _at_least_float32(y_true, logits):
@@ -211,18 +213,21 @@ class WeightedCrossentropy(keras.losses.Loss):
 class TargetLoss(keras.losses.Loss):
     """`squared_error` as a Keras loss; arguments as there."""
 
-    def __init__(self, deviations, reduction="sum_over_batch_size", name="target_loss", dtype=None):
+    def __init__(self, deviations, weights=(1.0,), reduction="sum_over_batch_size", name="target_loss", dtype=None):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        array = np.asarray(deviations, np.float64)
-        if array.ndim != 1 or not (array > 0).all():
-            raise ValueError(f"deviations must be numbers > 0, one per target, got {deviations!r}")
-        self.deviations = array.tolist()
+        for kind, values in (("deviations", deviations), ("weights", weights)):
+            array = np.asarray(values, np.float64)
+            if array.ndim != 1 or not (array > 0).all():
+                raise ValueError(f"{kind} must be numbers > 0, one per target, got {values!r}")
+        if len(weights) not in (1, len(deviations)):
+            raise ValueError(f"weights must be one, or one for each of {len(deviations)} targets, got {weights!r}")
+        self.deviations, self.weights = [*map(float, deviations)], [*map(float, weights)]
 
     def call(self, y_true, y_pred):
-        return squared_error(y_true, y_pred, self.deviations)
+        return squared_error(y_true, y_pred, self.deviations, self.weights)
 
     def get_config(self):
-        return {**super().get_config(), "deviations": self.deviations, "dtype": self.dtype}
+        return {**super().get_config(), "deviations": self.deviations, "weights": self.weights, "dtype": self.dtype}
 
 
 LOSSES = {

@@ -16,6 +16,7 @@ import numpy as np
 
 from tfmusic import bootstrap
 from tfmusic.bootstrap import cumulative, for_json
+from tfmusic.labels import family_matrix
 
 FIGURES = ("roc_auc", "map", "d_prime", "lwlrap")  # of `ranking`
 BOUNDS = {"d_prime": (-inf, inf)}  # the others are between 0 and 1
@@ -432,7 +433,7 @@ def of_families(
         families: families of a label, none to several; a label that is missing has none and is left out.
 
     Returns:
-        Names of the families in the order in which the labels bring them up, y_true bool and scores `[shape=(items, families)]`.
+        Names of the families in alphabetical order, y_true bool and scores `[shape=(items, families)]`.
 
     Raises:
         ValueError: as `roc_auc`; labels that do not fit the classes, a family list that is a string, or no label with a family.
@@ -443,18 +444,11 @@ def of_families(
     positive, scores = checked(y_true, scores)
     if len(labels) != positive.shape[1]:
         raise ValueError(f"labels must be {positive.shape[1]} names, one a class, got {len(labels)}")
-    members: dict[str, list[int]] = {}
-    for column, label in enumerate(labels):
-        named = families.get(label, ())
-        if isinstance(named, str):
-            raise ValueError(f"families of {label!r} must be a sequence of names, got {named!r}")
-        for family in named:
-            members.setdefault(family, []).append(column)
-    if not members:
+    names, lies_in = family_matrix(labels, families)
+    if not names:
         raise ValueError(f"families must have a family for one of the labels at least, got none of {list(labels)[:5]}")
-    columns = list(members.values())
-    truth, greatest = (np.stack([values[:, own].max(axis=1) for own in columns], axis=1) for values in (positive, scores))
-    return list(members), truth, greatest
+    truth, greatest = (np.stack([values[:, own].max(axis=1) for own in lies_in.T > 0], axis=1) for values in (positive, scores))
+    return list(names), truth, greatest
 
 
 def family_ranking(

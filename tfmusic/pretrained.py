@@ -106,7 +106,7 @@ def deployed(name: str, directory: Path | str | None = None, window_s: float | N
     if name not in PRETRAINED:
         raise InputError(f"name must be one of {', '.join(PRETRAINED)}, got {name}")
     pretrained = PRETRAINED[name]
-    folder = _folder(pretrained.folder, directory)
+    folder = folder_of(name, directory)
     settings = pretrained.frontend.model_copy(update={"window_s": window_s or pretrained.frontend.window_s})
     frontend = LogMel(settings)
     shape = frontend.compute_output_shape((1, settings.window_samples))[1:]
@@ -116,13 +116,18 @@ def deployed(name: str, directory: Path | str | None = None, window_s: float | N
     return models.deploy(frontend, net, "sigmoid")
 
 
-def _folder(name: str, directory: Path | str | None) -> Path:
+def folder_of(name: str, directory: Path | str | None = None) -> Path:
+    """Where the checkpoint of a published tagger lies; arguments as of `deployed`.
+
+    Raises:
+        InputError: nowhere; the message says what to install.
+    """
     if directory is None:
         package = importlib.util.find_spec("musicnn")  # importing it would ask for the librosa and TensorFlow of 2019
         if package is None or not package.submodule_search_locations:
             raise InputError(f"the weights of musicnn are not installed; install them with: {INSTALL}")
         directory = package.submodule_search_locations[0]
-    folder = Path(directory) / name
+    folder = Path(directory) / PRETRAINED[name].folder
     if not (folder / ".index").is_file():
         raise InputError(f"{folder} must hold a checkpoint of musicnn 0.1.0 (.index and .data-00000-of-00001), got none; {INSTALL}")
     return folder

@@ -38,6 +38,7 @@ class RunInfo(Settings):
     vocabulary_sha1: str
     code_version: str
     versions: dict[str, str]
+    frozen_sha256: str | None = None  # of the best model of the run that --frozen names
 
 
 def describe(experiment: Experiment, records: Path | RemotePath, records_sha1: str, vocabulary_sha1: str) -> RunInfo:

@@ -49,17 +49,19 @@ def student_t(level: float, degrees: int) -> float:
 def summary(runs: Sequence[Path | str]) -> dict:
     """Mean, standard deviation and 95 % t interval over runs of the figures of their test splits; ready for JSON.
 
-    `mean -+ t(n - 1) s / sqrt(n)`, s with n - 1 in its denominator, cut where the figure ends. The runs must be independent for the interval to
-    hold what it says. Seeds are, on one test set: it is then about other seeds on these very tracks (for other tracks read the bootstrap
-    interval of each run). Folds share training tracks, and no estimate of their variance is unbiased (Bengio and Grandvalet, JMLR 2004):
-    theirs is too short. Two runs leave a factor of 12.7, five one of 2.8.
+    `mean -+ t(n - 1) s / sqrt(n)`, s with n - 1 in its denominator, cut where the figure ends. Several seeds of several folds are no independent
+    runs: each fold's are averaged first, and n is the number of folds. The runs must be independent for the interval to hold what it says. Seeds
+    are, on one test set: it is then about other seeds on these very tracks (for other tracks read the bootstrap interval of each run). Folds share
+    training tracks, and no estimate of their variance is unbiased (Bengio and Grandvalet, JMLR 2004): theirs is too short. Two runs leave a factor
+    of 12.7, five one of 2.8.
 
     Args:
         runs: run directories, evaluated, all of one task and with the same labels.
 
     Returns:
-        "runs": their paths; "task"; "tracks": those of each test split; "differing": settings that are not the same in all, with their
-        values; "figures": name to "mean", "std", "interval" (both None of a single run), "values" (None where a run has none, left out of the mean).
+        "runs": their paths; "task"; "folds": what n is, sets of records or, where all have the same, runs; "tracks": those of each test split;
+        "differing": settings that are not the same in all, with their values; "figures": name to "mean", "std", "interval" (both None where n is
+        1), "values" (None where a run has none, left out of the mean).
 
     Raises:
         InputError: no runs, one that is given twice or not evaluated, or tasks or labels that differ.
@@ -70,13 +72,17 @@ def summary(runs: Sequence[Path | str]) -> dict:
     infos, found = [run.read(one) for one in runs], [run.figures(one)["test"] for one in runs]
     check_distinct(runs)
     check_alike(runs, infos, found)
+    folds = [str(info.records) for info in infos]
+    if len({*folds}) == 1:  # seeds
+        folds = [str(one) for one in runs]
     names = [name for name in tables.NAMES if any(name in figures for figures in found)]
     return {
         "runs": [str(one) for one in runs],
         "task": infos[0].experiment.task,
+        "folds": len({*folds}),
         "tracks": [figures["tracks"] for figures in found],
         "differing": differing([info.model_dump(mode="json", include={"experiment", "records"}) for info in infos]),
-        "figures": {name: _over_runs([figures.get(name) for figures in found], BOUNDS.get(name, (0, 1))) for name in names},
+        "figures": {name: _over_runs([figures.get(name) for figures in found], folds, BOUNDS.get(name, (0, 1))) for name in names},
     }
 
 
@@ -91,7 +97,8 @@ def text(found: dict) -> str:
         rows.append([tables.NAMES[name], *map(tables.number, (figure["mean"], figure["std"])), interval, *map(tables.number, figure["values"])])
     lines = [f"run {place}: {path}" for place, path in enumerate(found["runs"], start=1)]
     lines += [f"{name}: {', '.join(values)}" for name, values in found["differing"].items()]
-    note = f"Mean, standard deviation, t interval over {count} runs; too short for folds, which share training tracks; for seeds about other seeds."
+    units = f"{count} runs" if found["folds"] == count else f"{found['folds']} folds, each the mean of its runs"
+    note = f"Mean, standard deviation, t interval over {units}; too short for folds, which share training tracks; for seeds about other seeds."
     return "\n".join([tables.text(rows), "", *lines, "", note])
 
 
@@ -150,8 +157,12 @@ def _told(value: object, other: object) -> str:
     return str(value)
 
 
-def _over_runs(values: Sequence[float | None], bounds: tuple[float, float]) -> dict:
-    present = [value for value in values if value is not None]
+def _over_runs(values: Sequence[float | None], folds: Sequence[str], bounds: tuple[float, float]) -> dict:
+    of_folds: dict[str, list[float]] = {}
+    for fold, value in zip(folds, values, strict=True):
+        if value is not None:
+            of_folds.setdefault(fold, []).append(value)
+    present = [statistics.fmean(own) for own in of_folds.values()]
     mean = statistics.fmean(present) if present else None
     if len(present) < 2:
         return {"mean": mean, "std": None, "interval": None, "values": [*values]}

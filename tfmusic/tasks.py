@@ -54,8 +54,7 @@ def _learner(net: keras.Model, experiment: Experiment, truth: None, counts: Sequ
     if "logits" in net.output:
         found["logits"] = losses.make(experiment.loss, counts), 1.0
     if "targets" in net.output:
-        weight = experiment.loss.targets_weight if experiment.task == "multitask" else 1.0
-        found["targets"] = losses.TargetLoss(net.get_layer("targets").scale), weight
+        found["targets"] = losses.TargetLoss(net.get_layer("targets").scale, experiment.loss.targets_weight), 1.0
     return keras.Model(net.input, {name: net.output[name] for name in found}), found
 
 

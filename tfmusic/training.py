@@ -64,7 +64,9 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     experiment = settled(experiment)
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / run.LABELS, manifest.vocabulary.text())
-    files.write_text(out / run.EXPERIMENT, run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1).model_dump_json(indent=1))
+    info = run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1)
+    info = info.model_copy(update={"frozen_sha256": transfer.frozen_sha256(experiment)})
+    files.write_text(out / run.EXPERIMENT, info.model_dump_json(indent=1))
     try:
         return resume(out)
     except InputError:
@@ -115,6 +117,8 @@ def resume(out: Path | str) -> Path:
     info = run.read(out)
     manifest = evaluate.records_of(out, info)
     _check(manifest, info.experiment)
+    if transfer.frozen_sha256(info.experiment) not in (info.frozen_sha256, None):
+        raise InputError(f"--frozen {info.experiment.frozen} was trained anew and is not the net that {out} began with; begin this run anew, too")
     _train(out, info, manifest)
     score = evaluate.scorer(evaluate.load_best(out))
     valid, test = (evaluate.score_split(score, info.records, manifest, split, info.experiment) for split in ("valid", "test"))
@@ -149,6 +153,9 @@ def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
     data.check_records(manifest, experiment)
     if not experiment.sequences:
         data.steps_per_epoch(manifest, experiment)
+    weights = len(experiment.loss.targets_weight)
+    if weights > 1 and weights != (learnt := len(data.target_columns(manifest, experiment))):
+        raise InputError(f"--loss.targets-weight must be one number, or one for each of the {learnt} targets, got {weights}")
     allowed = [f"val_{name}" for name in tasks.logged(experiment, bool(manifest.families)) if name not in LESS_IS_BETTER]
     if experiment.fit.monitor not in allowed:
         raise InputError(f"--fit.monitor must be one of {', '.join(allowed)} for {experiment.task}, got {experiment.fit.monitor}")

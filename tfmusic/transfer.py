@@ -1,6 +1,6 @@
 """What a run takes over from others: a net to begin with, layers that stay, a frozen net among the front ends, a tagger's scores.
 
-Another run is asked first whether it, or one that it came from, was trained on what is scored here (`check_apart`).
+Another run is asked first whether it, or one that it came from, was trained on what is scored here (`leaks.check_apart`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfmusic import catalogue, cli, data, evaluate, files, models, pretrained, run, schema
+from tfmusic import catalogue, cli, data, evaluate, files, leaks, models, pretrained, run, schema
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.labels import Vocabulary
@@ -23,6 +23,7 @@ def front_end(
 ) -> tuple[LogMel | keras.Model | None, models.Shape | dict[str, models.Shape]]:
     """What stands before the net, and the shape of what the net reads."""
     if experiment.sequences:
+        leaks.check_apart(manifest.layout.features.run, records, manifest)
         return None, (None, manifest.feature_dims)
     settings = experiment.frontend
     frozen = _frozen(experiment, records, manifest) if experiment.frozen else None
@@ -40,8 +41,7 @@ def _frozen(experiment: Experiment, records: Path, manifest: schema.Manifest) ->
         InputError: no run, one of another rate or window, or one that was trained on what is scored here.
     """
     published = pretrained.PRETRAINED.get(experiment.frozen)
-    if published is None:
-        check_apart(Path(experiment.frozen), records, manifest)
+    leaks.check_apart(experiment.frozen, records, manifest)
     source = published.frontend if published else run.read(Path(experiment.frozen)).experiment.frontend
     for name in ("sample_rate_hz",) if published else ("sample_rate_hz", "window_s"):  # a published net is made anew for the window
         ours, theirs = getattr(experiment.frontend, name), getattr(source, name)
@@ -52,19 +52,28 @@ def _frozen(experiment: Experiment, records: Path, manifest: schema.Manifest) ->
     return models.vector_of(evaluate.load_best(Path(experiment.frozen)))
 
 
+def frozen_sha256(experiment: Experiment) -> str | None:
+    """Hash of the best model of the run that --frozen names; none: no run is frozen, or it is gone.
+
+    A run that is resumed must stand on the weights that it began with, and is finished without them: its own best model holds them.
+    """
+    path = Path(experiment.frozen or "") / run.BEST
+    return schema.sha256_of(path) if experiment.frozen and path.is_file() else None
+
+
 def load_weights(net: keras.Model, experiment: Experiment, records: Path, manifest: schema.Manifest) -> None:
     """Takes over the weights of another run's net, or of a published one; a projection of as many dims, and the logits of the same labels.
 
     Raises:
         InputError: a run with another front end or net, or one that was trained on what is scored here.
     """
+    leaks.check_apart(experiment.init, records, manifest)
     if str(experiment.init) in pretrained.PRETRAINED:
         begun = pretrained.PRETRAINED[str(experiment.init)]
         settings, labels, deployed = {"frontend": begun.frontend, "net": begun.net}, begun.labels, pretrained.deployed(str(experiment.init))
         apart = {"frozen": None, "sequences": None}
     else:
         info = run.read(experiment.init)
-        check_apart(experiment.init, records, manifest)
         settings, deployed = {"frontend": info.experiment.frontend, "net": info.experiment.net}, evaluate.load_best(experiment.init)
         labels = Vocabulary.read(experiment.init / run.LABELS).names
         apart = {"frozen": info.experiment.frozen, "sequences": info.experiment.sequences}
@@ -81,6 +90,12 @@ def load_weights(net: keras.Model, experiment: Experiment, records: Path, manife
     available = {layer.name: layer.get_weights() for layer in source.layers if layer.name != "targets_scaled"}
     if "logits" in available and "logits" in net.output:  # by name, whatever their order: a label that is new keeps its fresh weights
         known = [(place, labels.index(label)) for place, label in enumerate(manifest.labels) if label in labels]
+        fresh = [label for label in manifest.labels if label not in labels]
+        if fresh and not experiment.fit.epochs:
+            raise InputError(
+                f"--fit.epochs 0 needs labels that --init {experiment.init} knows all of, got {len(fresh)} others such as "
+                f"{', '.join(fresh[:3])}; leave them out with `records build --tags`, or train"
+            )
         ours, theirs = net.get_layer("logits").get_weights(), available["logits"]
         if ours[0].shape[0] == theirs[0].shape[0]:
             for place, there in known:
@@ -124,7 +139,7 @@ def tagger_scores(tagger: Path, records: Path, manifest: schema.Manifest, tracks
     if info.vocabulary_sha1 != manifest.vocabulary_sha1:
         raise InputError(f"{tagger} must have the vocabulary of {records}, sha1 {manifest.vocabulary_sha1}, got {info.vocabulary_sha1}")
     data.check_records(manifest, info.experiment)
-    check_apart(tagger, records, manifest)
+    leaks.check_apart(tagger, records, manifest)
     model = evaluate.load_best(tagger)
     if "tags" not in model.output:
         raise InputError(f"{tagger} must be the run of a tagger, got one without tags")
@@ -145,29 +160,3 @@ def kept_scores(path: Path, key: str) -> np.ndarray | None:
             if str(kept["key"]) == key:
                 return kept["scores"]
     return None
-
-
-def check_apart(source: Path, records: Path, manifest: schema.Manifest) -> None:
-    """Refuses a run to begin with, or to learn from, that has heard the tracks which the new run is scored on, itself or through another run.
-
-    Raises:
-        InputError: it has, or its records were built anew since, so that nobody can tell.
-    """
-    info = run.read(source)
-    for earlier in (info.experiment.init, info.experiment.sampling.tagger, info.experiment.frozen):
-        if earlier is not None and str(earlier) not in pretrained.PRETRAINED:
-            check_apart(Path(earlier), records, manifest)
-    if info.records_sha1 == manifest.sha1:
-        return
-    try:
-        known = schema.read_manifest(info.records)
-    except InputError as error:
-        print(f"note: what {source} was trained on cannot be compared with the tracks that are scored here: {error}")
-        return
-    if known.sha1 != info.records_sha1:
-        raise InputError(f"{source} must be trained anew: its records {info.records} were built again since, and it may know what is scored here")
-    common = catalogue.sources(info.records, known, ("train",)) & catalogue.sources(records, manifest, ("valid", "test"))
-    if common:
-        raise InputError(
-            f"{source} must not know what is scored here, but was trained on {len(common)} of the validation and test tracks of {records}"
-        )

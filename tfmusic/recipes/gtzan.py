@@ -16,11 +16,12 @@ SEGMENTS = 7  # of a clip of 30 s, side by side
 
 def _gtzan(recipe: str, net: str, frozen: str | None = None, **settings) -> Experiment:
     """What the nets of the report share: n_fft 1024, hop 512, 128 bands, Adam 1e-4, batches of 32, as many crops a clip as it has segments."""
+    log_mel = {} if net == "mlp" else {"n_fft": 1024, "hop_samples": 512, "n_mels": 128}
     return Experiment(
         recipe=recipe,
         task="genre",
         frozen=frozen,
-        frontend=FrontEnd(sample_rate_hz=16_000 if frozen else 22_050, window_s=SEGMENT_S, n_fft=1024, hop_samples=512, n_mels=128),
+        frontend=FrontEnd(sample_rate_hz=16_000 if frozen else 22_050, window_s=SEGMENT_S, **log_mel),
         augment=Augment(waveform=WaveformAugment(probability=0.5, gain_db=0.0, noise_snr_db=(10, 40), stretch=0.1)),
         data=Data(crops_per_clip=SEGMENTS),
         net=Net(name=net),
