@@ -27,7 +27,7 @@ def build(name, shape, width=0.125, **settings):
 # --- nets of keras.applications ------------------------------------------------------------------------------------------------------------
 def weights(net):
     """Layer name to its weights, of layers that have any; preprocessing aside, whose layers have statistics and no parameters."""
-    return {layer.name: layer.weights for layer in net.layers if layer.weights and layer.name not in ("input_norm", "normalization")}
+    return {layer.name: layer.weights for layer in net.layers if layer.weights and not layer.name.startswith(("input_norm", "normalization"))}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in APPLICATIONS])
