@@ -84,13 +84,19 @@ def main() -> None:
 
         finish(choice.resume, lambda: training.resume(choice.resume))
         return
+    experiment = defaults(choice)
+    settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
+    start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
+
+
+def defaults(choice: Choice) -> Experiment:
+    """What all flags that are not given stand at: the recipe, with what `--init` brings."""
     experiment = recipe_of(choice)
     if init := choice.init or experiment.init:
         experiment = begun_with(experiment, init)
     if choice.epochs is not None:
         experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"epochs": choice.epochs})})
-    settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
-    start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
+    return experiment
 
 
 def recipe_of(choice: Choice) -> Experiment:
@@ -131,17 +137,22 @@ def check_made(experiment: Experiment, source: Path, flag: str) -> None:
         )
 
 
-def start(experiment: Experiment, options: Options, any_records: bool) -> None:
-    """A new run: finds or makes the records, trains, and finishes."""
-    if options.records and options.demo:
-        raise InputError(f"--demo brings its own records, got --records {options.records} beside it")
-    if not (options.records or options.demo or any_records):
+def check_source(experiment: Experiment, records: Location | None, demo: bool, any_records: bool) -> None:
+    """Refuses a recipe that has no records, both kinds of them, or no run that it learns from."""
+    if records and demo:
+        raise InputError(f"--demo brings its own records, got --records {records} beside it")
+    if not (records or demo or any_records):
         raise InputError(
             f"{experiment.recipe} needs its dataset: give --records DIR, made by `{recipes.build_line(experiment)}`, "
             "or --demo to try it on the embedded demo collection"
         )
     if experiment.sampling.tagger:
         check_made(experiment, experiment.sampling.tagger, "--sampling.tagger")
+
+
+def start(experiment: Experiment, options: Options, any_records: bool) -> None:
+    """A new run: finds or makes the records, trains, and finishes."""
+    check_source(experiment, options.records, options.demo, any_records)
     cli.load_tensorflow()
     from tfmusic import pretrained, training
 

@@ -39,13 +39,14 @@ CPU_FLAGS = Path("/proc/cpuinfo")
 LESS_IS_BETTER = {"mse"}  # figures that cannot pick the best epoch
 
 
-def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
+def fit(experiment: Experiment, records: Path | str, out: Path | str, watcher: keras.callbacks.Callback | None = None) -> Path:
     """Trains a new run and evaluates its best epoch.
 
     Args:
         experiment: a recipe's, with or without changes.
         records: directory that `python -m records build` wrote.
         out: run directory; new or empty.
+        watcher: of a search, called after every epoch is kept; the run is trained then and not evaluated.
 
     Returns:
         The run directory: best.keras, metrics.json and the rest of `tfmusic.run`.
@@ -58,7 +59,7 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     """
     out, records = Path(out), files.location(records)
     manifest = schema.read_manifest(records)
-    _check(manifest, experiment)
+    check(manifest, experiment)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
     experiment = settled(experiment)
@@ -68,22 +69,22 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
     info = info.model_copy(update={"frozen_sha256": transfer.frozen_sha256(experiment)})
     files.write_text(out / run.EXPERIMENT, info.model_dump_json(indent=1))
     try:
-        return resume(out)
+        return resume(out, watcher)
     except InputError:
         if not (out / run.STATE).is_file():  # it could not begin: nothing is left that would refuse the same --out
             files.remove_tree(out)
         raise
 
 
-def fit_or_resume(experiment: Experiment, records: Path | str, out: Path | str) -> Path:
+def fit_or_resume(experiment: Experiment, records: Path | str, out: Path | str, watcher: keras.callbacks.Callback | None = None) -> Path:
     """`fit`, or `resume` where the run directory already has this run; a finished one is left as it is. Arguments and errors as of `fit`."""
     out = Path(out)
     if not (out / run.EXPERIMENT).is_file():
-        return fit(experiment, records, out)
+        return fit(experiment, records, out, watcher)
     info = run.read(out)
     if info.experiment != settled(experiment) or info.records_sha1 != schema.read_manifest(files.location(records)).sha1:
         raise InputError(f"{out} must be new, or the same run on the same records, got one with other settings or records")
-    return out if (out / run.METRICS).is_file() else resume(out)
+    return out if (out / run.METRICS).is_file() else resume(out, watcher)
 
 
 def settled(experiment: Experiment) -> Experiment:
@@ -100,11 +101,12 @@ def settled(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update=changes)
 
 
-def resume(out: Path | str) -> Path:
+def resume(out: Path | str, watcher: keras.callbacks.Callback | None = None) -> Path:
     """Goes on with a run at its last finished epoch, and evaluates it; a finished run is only evaluated.
 
     Args:
         out: run directory.
+        watcher: see `fit`.
 
     Returns:
         The run directory.
@@ -116,10 +118,12 @@ def resume(out: Path | str) -> Path:
     out = Path(out)
     info = run.read(out)
     manifest = evaluate.records_of(out, info)
-    _check(manifest, info.experiment)
+    check(manifest, info.experiment)
     if transfer.frozen_sha256(info.experiment) not in (info.frozen_sha256, None):
         raise InputError(f"--frozen {info.experiment.frozen} was trained anew and is not the net that {out} began with; begin this run anew, too")
-    _train(out, info, manifest)
+    _train(out, info, manifest, watcher)
+    if watcher:
+        return out
     score = evaluate.scorer(evaluate.load_best(out))
     valid, test = (evaluate.score_split(score, info.records, manifest, split, info.experiment) for split in ("valid", "test"))
     files.write_npz(out / run.EMBEDDINGS, **evaluate.kept(test, manifest, info.experiment))
@@ -148,8 +152,12 @@ def precision_of(setting: str) -> str:
     return "bfloat16" if capable else "float32"
 
 
-def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
-    """Everything that can be refused before the first step."""
+def check(manifest: schema.Manifest, experiment: Experiment) -> None:
+    """Everything that can be refused before the first step.
+
+    Raises:
+        InputError: the records do not fit the experiment.
+    """
     data.check_records(manifest, experiment)
     if not experiment.sequences:
         data.steps_per_epoch(manifest, experiment)
@@ -170,7 +178,7 @@ def _check(manifest: schema.Manifest, experiment: Experiment) -> None:
             )
 
 
-def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
+def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: keras.callbacks.Callback | None) -> None:
     experiment, task = info.experiment, TASKS[info.experiment.task]
     settings = experiment.fit
     if settings.deterministic:
@@ -229,7 +237,12 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
             initial_epoch=first_epoch,
             epochs=settings.epochs,
             steps_per_epoch=steps,
-            callbacks=[*watchers, state, callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)])],
+            callbacks=[
+                *watchers,
+                state,
+                *([watcher] if watcher else []),
+                callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)]),
+            ],
             shuffle=False,  # the stream is shuffled
             verbose=1 if sys.stdout.isatty() else 2,
         )
