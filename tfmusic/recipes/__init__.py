@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable
 from types import ModuleType
 
-from tfmusic.config import Experiment, Layout
+from tfmusic.config import Experiment, InputError, Layout
 from tfmusic.recipes import any_records, fma, fsd50k, gtzan, magnatagatune, magnatagatune_similarity, musicnn
 from tfmusic.recipes.any_records import emotion, events, genre, multitask, similarity, tagging  # noqa: F401 (for `recipes.tagging()`)
+from tfmusic.space import Range, Space, replaced, rounded
 
 DEFAULTS = {  # task -> the recipe of `--task` alone; these recipes fit any records of their task
     name: name for name in ("tagging", "genre", "events", "emotion", "multitask", "similarity")
@@ -47,6 +48,50 @@ RECORDS = {  # how the names of recipes begin -> what reads their dataset; the l
     "fma_": FMA,
     "emotion_": f"{FMA} --targets valence energy danceability",
 }
+
+
+STEP_SIZES = 10.0  # times and part of a recipe's own learning rate that a search goes to
+NET = {"fit.weight_decay": Range(1e-6, 1e-2, log=True), "net.dropout": Range(0.0, 0.5), "net.width": (0.5, 1.0, 2.0)}
+MASKS = {"augment.spec_augment.probability": Range(0.0, 1.0)}
+LABELS = NET | MASKS | {"augment.mixup_alpha": Range(0.0, 0.5), "loss.focal_gamma": Range(0.0, 4.0)}
+ALIKE = {"similarity.margin": Range(0.05, 0.5), "similarity.temperature": Range(0.03, 0.3, log=True)}
+SPACES = {  # task, or how the names of recipes begin -> what `tune` changes of them; the longest that fits, of its fields those that a recipe reads
+    "tagging": LABELS,
+    "genre": LABELS,
+    "events": LABELS,
+    "emotion": NET | MASKS,
+    "multitask": NET | MASKS,
+    "similarity": NET | MASKS | ALIKE,
+    "fsd50k_cnn4_oversampled": LABELS | {"data.oversample": Range(0.002, 0.02, log=True)},  # how many windows rare classes get
+    "fsd50k_cnn4_best": LABELS | {"data.oversample": Range(0.002, 0.02, log=True)},
+}
+
+
+def space(experiment: Experiment) -> Space:
+    """What a search changes of a recipe: its learning rate, from a tenth to ten times, and of `SPACES` all that it reads.
+
+    The width stays that of the weights that a net begins with.
+
+    >>> space(RECIPES["gtzan_mtt_embedding"]())["fit.learning_rate"]
+    Range(low=1e-05, high=0.001, log=True)
+    """
+    fitting = [name for name in SPACES if experiment.recipe.startswith(name) or name == experiment.task]
+    rate = experiment.fit.learning_rate
+    declared = {"fit.learning_rate": Range(rounded(rate / STEP_SIZES), rounded(rate * STEP_SIZES), log=True)}
+    declared |= SPACES[max(fitting, key=len)]
+    if experiment.init or experiment.net.weights:
+        del declared["net.width"]
+    return {path: one for path, one in declared.items() if _reads(experiment, path, one)}
+
+
+def _reads(experiment: Experiment, path: str, one: Range | tuple) -> bool:
+    """Whether a field does anything here: `Experiment` refuses all others."""
+    try:
+        for value in (one.low, one.high) if isinstance(one, Range) else one:
+            replaced(experiment, {path: value})
+    except InputError:
+        return False
+    return True
 
 
 def layout(experiment: Experiment) -> Layout:
