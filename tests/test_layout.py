@@ -27,11 +27,14 @@ THIRD_PARTY = {
     "tfmusic.run": LIGHT,
     "tfmusic.cli": LIGHT | {"tyro", "tqdm"},
     "tfmusic.tables": set(),
+    "tfmusic.space": LIGHT,
+    "tfmusic.tune_report": LIGHT | {"matplotlib"},
     "tfmusic.summary": LIGHT,
     "tfmusic.compare": LIGHT,
     "tfmusic.page": LIGHT | {"matplotlib"},
     "tfmusic.pictures": LIGHT | {"matplotlib"},
     "tfmusic.__main__": {"tyro"},
+    "tfmusic.tune_cli": LIGHT | {"tyro"},
     "tfmusic.exhibits": LIGHT | {"matplotlib"},
     "tfmusic.report": LIGHT | {"matplotlib"},
     "tfmusic": LIGHT | HEAVY,
@@ -51,7 +54,7 @@ THIRD_PARTY = {
 }
 # of tfmusic: no TensorFlow, so importable from anything
 FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisions", "regression", "sampling", "imbalance", "audio", "run", "cli"}
-FREE |= {"tables", "page", "pictures", "summary", "compare", "__main__"}
+FREE |= {"tables", "page", "pictures", "summary", "compare", "space", "tune_report", "tune_cli", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
     {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
@@ -60,6 +63,7 @@ LEVELS = [  # each imports from the lines above and its own
     {"callbacks", "evaluate", "exhibits", "report"},
     {"transfer"},
     {"training"},
+    {"tune"},
 ]
 
 
@@ -117,6 +121,7 @@ def test_tfmusic_has_no_import_upwards():
         "-m tfmusic",
         "-m tfmusic compare",
         "-m tfmusic summary",
+        "-m tfmusic tune",
         "-m export",
         "-m export predict",
         "-m export bundle",

@@ -1,8 +1,9 @@
-"""`python -m tfmusic compare | summary`: what one does with finished runs."""
+"""`python -m tfmusic compare | summary | tune`: what one does with runs that are finished, and a search that makes many."""
 
 from __future__ import annotations
 
 import json as json_
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import tyro
 
 from tfmusic import cli
 from tfmusic.config import InputError
+from tfmusic.tune_cli import tune
 
 
 def compare(
@@ -49,11 +51,13 @@ def summary(runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.ar
     print(json_.dumps(found, indent=1) if json else text(found))
 
 
-COMMANDS = {"compare": compare, "summary": summary}
+COMMANDS = {"compare": compare, "summary": summary, "tune": tune}
 
 
 def main() -> None:
     """The program."""
+    if sys.argv[1:2] == ["tune"]:  # its flags depend on the recipe, and are read in two steps
+        return tune(sys.argv[2:])
     cli.dispatch(COMMANDS, prog="python -m tfmusic")
 
 
