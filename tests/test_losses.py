@@ -210,3 +210,27 @@ def test_weighted_loss_class_round_trip(activation):
 def test_bad_weights(arguments):
     with pytest.raises(ValueError, match="must be .* got"):
         losses.WeightedCrossentropy(**arguments)
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weights": True}])
+@pytest.mark.parametrize(("name", "keras_own"), [("bce", keras.losses.BinaryCrossentropy), ("crossentropy", keras.losses.CategoricalCrossentropy)])
+def test_smoothed_labels_are_keras_own_and_move_a_share_of_the_loss_to_that_of_a_guess(name, keras_own, settings):
+    """Linear in the label: (1 - s) L(y) + s L(1/2 everywhere, or 1/classes)."""
+    y_true, logits = _batch()
+    y_true = np.eye(5, dtype="float32")[y_true.argmax(1)]
+    loss = losses.make(config.Loss(name=name, **settings), [1, 2, 3, 4, 5], 0.2)
+    plain = losses.make(config.Loss(name=name, **settings), [1, 2, 3, 4, 5])
+    guess = np.full_like(y_true, 1 / 2 if name == "bce" else 1 / 5)
+    np.testing.assert_allclose(loss(y_true, logits), 0.8 * plain(y_true, logits) + 0.2 * plain(guess, logits), rtol=1e-5)
+    if not settings:
+        np.testing.assert_allclose(loss(y_true, logits), keras_own(from_logits=True, label_smoothing=0.2)(y_true, logits), rtol=1e-6)
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    np.testing.assert_allclose(copy(y_true, logits), loss(y_true, logits), rtol=1e-6)
+
+
+def test_smoothed_focal_loss_is_the_equation_on_smoothed_labels():
+    y_true, logits = _batch()
+    loss = losses.make(config.Loss(name="focal", focal_alpha=0.3), smoothing=0.1)
+    np.testing.assert_allclose(loss(y_true, logits), _focal_in_numpy(0.9 * y_true + 0.05, logits, 2.0, 0.3).mean(), rtol=2e-6)
+    with pytest.raises(ValueError, match="smoothing must be .* got 1"):
+        losses.FocalLoss(smoothing=1)

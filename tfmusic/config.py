@@ -294,6 +294,7 @@ class Data(Settings):
     """The training stream."""
 
     crops_per_clip: int = Field(1, gt=0, description="Windows of one epoch for each training clip.")
+    crop: Literal["random", "start"] = Field("random", description="Where a window begins in its clip; start: all of them at the clip's.")
     shuffle_buffer: int = Field(1024, gt=0, description="Windows shuffled together, beside the shuffled order of what is read.")
     oversample: float | None = Field(
         None, gt=0, lt=1, description="Least share of an epoch's windows for every label: tracks of rarer ones are drawn more often; none: all alike."
@@ -403,6 +404,14 @@ def _check_read(name: str, settings: Settings, choice: str, read: set[str]) -> N
             raise ValueError(f"{name}.{field} does nothing for {choice} and must be left out, got {value}")
 
 
+SCHEDULE_READS = {
+    "constant": set(),
+    "cosine": set(),
+    "plateau": {"plateau_factor", "plateau_patience"},
+    "two_stage": {"switch_at", "sgd_learning_rate"},
+}
+
+
 class Fit(Settings):
     """Optimisation."""
 
@@ -410,14 +419,41 @@ class Fit(Settings):
     batch_size: int = Field(16, gt=0, description="Windows a step.")
     learning_rate: float = Field(1e-3, gt=0, description="Step size of Adam.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay (AdamW); 0: Adam.")
+    schedule: Literal["constant", "cosine", "plateau", "two_stage"] = Field(
+        "constant", description="Of the step size. cosine: to 0 over the epochs. plateau: smaller whenever the monitor gets no better. two_stage: "
+        "Adam, then SGD with Nesterov's momentum .9 in ever smaller steps, each time from the best epoch's weights."
+    )  # fmt: skip
+    warm_up_epochs: float = Field(0.0, ge=0, allow_inf_nan=False, description="In which the step size rises from 0.")
+    plateau_factor: float = Field(0.5, gt=0, lt=1, description="plateau: what the step size is multiplied by.")
+    plateau_patience: int = Field(4, gt=0, description="plateau: epochs without a better monitor until then.")
+    switch_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.4, 0.5, 0.6), min_length=1,
+        description="two_stage: shares of the epochs after which SGD begins, and after which it takes a tenth of its step.",
+    )  # fmt: skip
+    sgd_learning_rate: float = Field(1e-3, gt=0, description="two_stage: step size with which SGD begins.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of averaged weights, which are validated and kept; 0: those of the last step.")
+    clip_norm: float | None = Field(None, gt=0, description="Greatest norm of a step's whole gradient; none: any.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label that goes to the average of all answers.")
     monitor: str = Field("val_map", description="Figure of every epoch's log that picks the best one, greater is better.")
     init_learning_rate: float | None = Field(None, ge=0, description="Step size of all layers but the heads, after --init; none: that of all.")
-    patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops; two_stage: from its last switch on.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the net in training; auto: bfloat16 where the processor computes in it. All else is float32."
     )
+    xla: Literal["auto", "on", "off"] = Field("auto", description="Compilation of the step by XLA; auto: on accelerators, not if deterministic.")
+    steps_per_execution: int = Field(1, gt=0, description="Steps that run at a time; an epoch leaves the rest of a division by it out.")
     seed: int = Field(0, ge=0, description="Seed of weights, order, crops and augmentation.")
     deterministic: bool = Field(False, description="Bit-for-bit repeatable on CPU; slower on some accelerators.")
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Fit:
+        unread = set.union(*SCHEDULE_READS.values()) - SCHEDULE_READS[self.schedule]
+        _check_read("fit", self, f"schedule {self.schedule}", {*Fit.model_fields} - unread)
+        if self.deterministic and self.xla == "on":
+            raise ValueError("xla must be auto or off where deterministic is set, which Keras compiles without it, got on")
+        if list(self.switch_at) != sorted({*self.switch_at}):
+            raise ValueError(f"switch_at must rise, got {' '.join(f'{share:g}' for share in self.switch_at)}")
+        return self
 
 
 class Evaluation(Settings):
@@ -490,6 +526,8 @@ class Experiment(Settings):
         elif self.task != "multitask":
             _check_read("loss", self.loss, self.task, {*Loss.model_fields} - {"targets_weight"})
         self._check_inputs()
+        if self.fit.label_smoothing and self.task in ("emotion", "similarity"):
+            raise ValueError(f"fit.label_smoothing does nothing for {self.task} and must be left out, got {self.fit.label_smoothing:g}")
         if self.loss.name != "focal":
             _check_read("loss", self.loss, self.loss.name, {*Loss.model_fields} - {"focal_gamma", "focal_alpha"})
         if self.loss.class_weights:
@@ -530,6 +568,7 @@ class Experiment(Settings):
             )
         for name in ("augment", "data"):
             _check_read(name, getattr(self, name), "sequences", {"shuffle_buffer"})
+        _check_read("fit", self.fit, "sequences", {*Fit.model_fields} - {"steps_per_execution"})  # whose batches differ in size
 
     def _check_similarity(self) -> None:
         batches, batch_size, loss = self.sampling.batches, self.fit.batch_size, self.similarity.loss
@@ -553,7 +592,7 @@ class Experiment(Settings):
         if not self.similarity.tag_weight:
             _check_read("loss", self.loss, "similarity without tag_weight", set())
         _check_read("loss", self.loss, "similarity", {*Loss.model_fields} - {"class_weights"})
-        _check_read("data", self.data, "similarity", {"crops_per_clip"})
+        _check_read("data", self.data, "similarity", {"crops_per_clip", "crop"})
         multiple = {"crops": 2, "balanced": self.sampling.clips_per_label}.get(batches, 3 if self.triplets_given else 1)
         if batch_size % multiple or batch_size < 2 * multiple:
             raise ValueError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +42,19 @@ class Sequence:
 
 
 def steps_per_epoch(manifest: schema.Manifest, experiment: Experiment) -> int:
-    """Full batches of windows in one epoch.
+    """Full batches of windows in one epoch, a multiple of fit.steps_per_execution.
 
     Raises:
-        InputError: the training split cannot fill one batch.
+        InputError: the training split cannot fill one batch, or one execution.
     """
     clips = manifest.split("train").tracks * experiment.data.crops_per_clip
     steps = clips // experiment.fit.batch_size
     if not steps:
         raise InputError(f"--fit.batch-size must be at most the {clips} windows of an epoch, got {experiment.fit.batch_size}")
-    return steps
+    together = experiment.fit.steps_per_execution
+    if together > steps:
+        raise InputError(f"--fit.steps-per-execution must be at most the {steps} steps of an epoch, got {together}")
+    return steps - steps % together  # Keras would take what is missing of the last execution from the next epoch
 
 
 def target_columns(manifest: schema.Manifest, experiment: Experiment) -> list[int]:
@@ -144,7 +147,7 @@ def train_batches(
             return augment.mixup(features, truth, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, truth)
 
         if choose is None:
-            stream = _shuffle(windows(directory, manifest, experiment, epoch), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
+            stream = _shuffled_windows(directory, manifest, experiment, epoch)
         else:
             rows = tf.reshape(_chosen(choose, epoch, steps, fit.batch_size), [-1])
             stream = chosen_windows(manifest, experiment, catalogue, rows, epoch)
@@ -210,6 +213,43 @@ def chosen_batches(
     return _epochs(epoch_of, fit.epochs, first_epoch)
 
 
+def _shuffled_windows(
+    directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor, named: bool = False
+) -> tf.data.Dataset:
+    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+    return _shuffle(windows(directory, manifest, experiment, epoch, named), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
+
+
+def clips_of(
+    directory: Path | RemotePath,
+    manifest: schema.Manifest,
+    experiment: Experiment,
+    epoch: int,
+    steps: Collection[int],
+    catalogue: Catalogue | None = None,
+    choose: Callable[[int], np.ndarray] | None = None,
+) -> list[str]:
+    """The ids of the clips in some batches of an epoch, each once; the epoch is read again for them.
+
+    Args:
+        directory, manifest, experiment: as in `train_batches`.
+        epoch: its number.
+        steps: numbers of the batches in it.
+        catalogue, choose: as in `train_batches` and `chosen_batches`.
+    """
+    wanted, number = [*steps], tf.constant(epoch, tf.int64)
+    if choose is not None:
+        found = [catalogue.ids[row] for row in choose(epoch)[wanted].ravel()]
+    elif experiment.sequences:
+        batches = sequence_batches(directory, manifest, experiment.fit.batch_size, experiment.fit.seed, number, experiment.data.shuffle_buffer, True)
+        found = [name.decode() for step in wanted for (inputs, *_) in batches.skip(step).take(1) for name in inputs["id"].numpy()]
+    else:
+        ids = _shuffled_windows(directory, manifest, experiment, number, named=True).map(lambda window, truth, index: truth["id"])
+        batches = ids.batch(experiment.fit.batch_size)
+        found = [name.decode() for step in wanted for names in batches.skip(step).take(1) for name in names.numpy()]
+    return [*dict.fromkeys(found)]
+
+
 def _chosen(choose: Callable[[int], np.ndarray], epoch: tf.Tensor, steps: int, batch_size: int) -> tf.Tensor:
     """The rows of an epoch, in a graph."""
     return tf.ensure_shape(tf.numpy_function(lambda number: choose(int(number)), [epoch], tf.int64), (steps, batch_size))
@@ -247,14 +287,17 @@ def _epochs(epoch_of: Callable[[tf.Tensor], tf.data.Dataset], epochs: int, first
     return tf.data.Dataset.range(first_epoch, max(epochs, first_epoch)).flat_map(epoch_of).prefetch(tf.data.AUTOTUNE)
 
 
-def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor) -> tf.data.Dataset:
-    """The random windows of one epoch: `crops_per_clip` of every training track, each start position of a track equally likely.
+def windows(
+    directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor, named: bool = False
+) -> tf.data.Dataset:
+    """The windows of one epoch: `crops_per_clip` of every training track, each start position of a track equally likely, or all at its start.
 
     Args:
         directory: of the records.
         manifest: of the records.
-        experiment: front end (window), seed, crops per clip.
+        experiment: front end (window), seed, crops and crops per clip.
         epoch: number of the epoch, an int64 scalar.
+        named: whether the truth has the clip's "id" as well.
 
     Returns:
         (window int16, longer where it may be played faster `[shape=(samples,)]`, {"labels": float32 `[shape=(labels,)]`, "targets": float32
@@ -263,12 +306,13 @@ def windows(directory: Path | RemotePath, manifest: schema.Manifest, experiment:
     crops = experiment.data.crops_per_clip
     seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
     visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
-    records = visits.flat_map(lambda visit: _visit(directory, manifest, visit, _seeds(seed, CROP, visit)))
-    return _crops(records, manifest, experiment, seed)
+    drawn = experiment.data.crop == "random"
+    records = visits.flat_map(lambda visit: _visit(directory, manifest, visit if drawn else 0 * visit, _seeds(seed, CROP, visit)))
+    return _crops(records, manifest, experiment, seed, named)
 
 
 def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue: Catalogue, rows: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
-    """A random window of each of the chosen tracks, in their order, each start position of a track equally likely; result as `windows`.
+    """A window of each of the chosen tracks, in their order, each start position of a track equally likely, or at its start; result as `windows`.
 
     Args:
         manifest: of the records.
@@ -283,14 +327,14 @@ def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue:
     def record_of(index, row):
         chunks = first[row + 1] - first[row]
         share = tf.cast(augment.hashed_uniform(_seeds(seed, CHUNK, index[None]), 1)[0, 0], tf.float64)
-        chunk = tf.cast(share * tf.cast(chunks, tf.float64), tf.int64)
+        chunk = tf.cast(share * tf.cast(chunks, tf.float64), tf.int64) if experiment.data.crop == "random" else tf.constant(0, tf.int64)
         return schema.records_at(files[file[row]], offsets[first[row] + chunk]).take(1).get_single_element()
 
     records = tf.data.Dataset.from_tensor_slices(rows).enumerate().map(record_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return _crops(records, manifest, experiment, seed)
 
 
-def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Experiment, seed: tf.Tensor) -> tf.data.Dataset:
+def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Experiment, seed: tf.Tensor, named: bool = False) -> tf.data.Dataset:
     """Cuts a window out of every record, at a start in the share that its chunk has of the track.
 
     All windows are cut as long as the fastest one needs; what is read of it lies in the track, so every start stays as likely as any other.
@@ -299,16 +343,18 @@ def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Expe
     cut_samples = changes.cut_samples(frontend.window_samples)
 
     def crop(index, block):
-        example = schema.parse(block, len(manifest.labels), len(manifest.targets), ("payload",))
+        example = schema.parse(block, len(manifest.labels), len(manifest.targets), ("payload", "id") if named else ("payload",))
         needed = samples_read(_seeds(seed, WAVEFORM, index), changes, frontend.window_samples)
         starts = tf.maximum(example["samples"] - needed + 1, 1)
         low = example["part"] * starts // example["parts"]
         high = (example["part"] + 1) * starts // example["parts"]
         share = tf.cast(augment.hashed_uniform(_seeds(seed, CROP, index), 1)[:, 0], tf.float64)  # stateless_uniform takes one seed a call
+        share *= float(experiment.data.crop == "random")
         first = low + tf.cast(share * tf.cast(high - low, tf.float64), tf.int64) - example["start"]
         window = schema.decode_window(example["payload"], first, cut_samples, frontend.short, manifest.layout.payload)
         # Only where there are any: unbatching vectors of length 0 is a segmentation fault in TensorFlow 2.21.
         known = {"targets": example["targets"]} if manifest.targets else {}
+        known |= {"id": example["id"]} if named else {}
         return window, {"labels": tf.cast(example["labels"], tf.float32), **known}, index
 
     return records.enumerate().batch(PARSED_TOGETHER).map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
@@ -380,7 +426,13 @@ def sequences(directory: Path | RemotePath, manifest: schema.Manifest, split: st
 
 
 def sequence_batches(
-    directory: Path | RemotePath, manifest: schema.Manifest, batch_size: int, seed: int, epoch: tf.Tensor | int, shuffle_buffer: int = 1024
+    directory: Path | RemotePath,
+    manifest: schema.Manifest,
+    batch_size: int,
+    seed: int,
+    epoch: tf.Tensor | int,
+    shuffle_buffer: int = 1024,
+    named: bool = False,
 ) -> tf.data.Dataset:
     """One epoch of training batches of feature sequences: every track once, sequences of about the same length together.
 
@@ -394,6 +446,7 @@ def sequence_batches(
         seed: of the order.
         epoch: number of the epoch, an int64 scalar.
         shuffle_buffer: sequences shuffled together.
+        named: whether the inputs have the clip's "id" as well.
 
     Returns:
         ({"features": float32 `[shape=(batch, frames, dims)]` padded with 0 at the end, "mask": bool `[shape=(batch, frames)]`, False there},
@@ -408,10 +461,11 @@ def sequence_batches(
     seed = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
     def parsed(record):
-        example = schema.parse(record, len(manifest.labels), len(manifest.targets), ("payload",))
+        example = schema.parse(record, len(manifest.labels), len(manifest.targets), ("payload", "id") if named else ("payload",))
         features = tf.reshape(tf.cast(tf.io.decode_raw(example["payload"], dtype), tf.float32), [-1, dims])
         mask = tf.ones(tf.shape(features)[:1], tf.bool)
-        return {"features": features, "mask": mask}, tf.cast(example["labels"], tf.float32), example["targets"]
+        inputs = {"features": features, "mask": mask} | ({"id": example["id"]} if named else {})
+        return inputs, tf.cast(example["labels"], tf.float32), example["targets"]
 
     records = _shuffle(_visit(directory, manifest, tf.constant(0, tf.int64), _seeds(seed, CROP, 0)), shuffle_buffer, _seeds(seed, SHUFFLE, 0))
     batches = records.map(parsed, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).bucket_by_sequence_length(

@@ -112,6 +112,24 @@ def squared_error(y_true, predicted, deviations, weights=(1.0,)):
     return ops.sum(weighted, axis=-1) / ops.maximum(count, 1.0)
 
 
+def smoothed(y_true, share: float, activation: str = "sigmoid"):
+    """Labels that are never quite sure: `(1 - s) y + s / 2` of independent ones, `(1 - s) y + s / classes` of one out of all.
+
+    Szegedy et al. (CVPR 2016, section 7). All losses here are linear in the label, so this is s of the loss of a guess.
+
+    Args:
+        y_true: 0/1 or soft labels `[shape=(batch, labels)]`.
+        share: `0 <= s < 1`.
+        activation: "sigmoid" or "softmax".
+
+    >>> smoothed([[1.0, 0.0, 0.0, 0.0]], 0.2, "softmax")  # .85, .05, .05, .05
+    """
+    if not share:
+        return y_true
+    y_true = ops.convert_to_tensor(y_true)
+    return (1 - share) * y_true + share / (y_true.shape[-1] if activation == "softmax" else 2)
+
+
 def _at_least_float32(y_true, logits):
     """Both as tensors of one float type: the logits' own, or float32 where that is a half."""
     logits = ops.convert_to_tensor(logits)
@@ -131,19 +149,26 @@ def _checked(gamma, alpha):
     return float(gamma), alpha
 
 
+def _checked_share(smoothing) -> float:
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must be >= 0 and < 1, got {smoothing!r}")
+    return float(smoothing)
+
+
 @keras.saving.register_keras_serializable("tfmusic")
 class FocalLoss(keras.losses.Loss):
-    """`focal_loss` as a Keras loss; arguments as there."""
+    """`focal_loss` as a Keras loss; arguments as there, and `smoothing`, the share of `smoothed`."""
 
-    def __init__(self, gamma=2.0, alpha=None, reduction="sum_over_batch_size", name="focal_loss", dtype=None):
+    def __init__(self, gamma=2.0, alpha=None, smoothing=0.0, reduction="sum_over_batch_size", name="focal_loss", dtype=None):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.gamma, self.alpha = _checked(gamma, alpha)
+        self.smoothing = _checked_share(smoothing)
 
     def call(self, y_true, y_pred):
-        return focal_loss(y_true, y_pred, self.gamma, self.alpha)
+        return focal_loss(smoothed(y_true, self.smoothing), y_pred, self.gamma, self.alpha)
 
     def get_config(self):
-        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha, "dtype": self.dtype}
+        return {**super().get_config(), "gamma": self.gamma, "alpha": self.alpha, "smoothing": self.smoothing, "dtype": self.dtype}
 
 
 @keras.saving.register_keras_serializable("tfmusic")
@@ -189,12 +214,14 @@ class WeightedCrossentropy(keras.losses.Loss):
     Args:
         weights: as there `[shape=(labels,)]`.
         activation: "sigmoid" of independent labels, "softmax" of one label out of all.
+        smoothing: share of `smoothed`.
 
     >>> WeightedCrossentropy([2.0, 0.5], "softmax")([[1.0, 0.0]], ops.zeros((1, 2)))  # 2 log 2 = 1.386
     """
 
-    def __init__(self, weights, activation="sigmoid", reduction="sum_over_batch_size", name="weighted_crossentropy", dtype=None):
+    def __init__(self, weights, activation="sigmoid", smoothing=0.0, reduction="sum_over_batch_size", name="weighted_crossentropy", dtype=None):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.smoothing = _checked_share(smoothing)
         array = np.asarray(weights, np.float64)
         if array.ndim != 1 or not ((array > 0) & np.isfinite(array)).all():
             raise ValueError(f"weights must be finite numbers > 0, one per label, got {weights!r}")
@@ -203,10 +230,11 @@ class WeightedCrossentropy(keras.losses.Loss):
         self.weights, self.activation = array.tolist(), activation
 
     def call(self, y_true, y_pred):
-        return CROSSENTROPIES[self.activation](y_true, y_pred, self.weights)
+        return CROSSENTROPIES[self.activation](smoothed(y_true, self.smoothing, self.activation), y_pred, self.weights)
 
     def get_config(self):
-        return {**super().get_config(), "weights": self.weights, "activation": self.activation, "dtype": self.dtype}
+        own = {"weights": self.weights, "activation": self.activation, "smoothing": self.smoothing, "dtype": self.dtype}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("tfmusic")
@@ -230,30 +258,31 @@ class TargetLoss(keras.losses.Loss):
         return {**super().get_config(), "deviations": self.deviations, "weights": self.weights, "dtype": self.dtype}
 
 
-LOSSES = {
-    "bce": lambda settings: keras.losses.BinaryCrossentropy(from_logits=True),
-    "focal": lambda settings: FocalLoss(settings.focal_gamma, settings.focal_alpha),
-    "crossentropy": lambda settings: keras.losses.CategoricalCrossentropy(from_logits=True),
+LOSSES = {  # from settings and the share of label smoothing
+    "bce": lambda settings, share: keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=share),
+    "focal": lambda settings, share: FocalLoss(settings.focal_gamma, settings.focal_alpha, share),
+    "crossentropy": lambda settings, share: keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=share),
 }
 WEIGHTED_LOSSES = {
-    "bce": lambda settings, weights: WeightedCrossentropy(weights),
-    "focal": lambda settings, weights: FocalLoss(settings.focal_gamma, imbalance.class_alphas(weights)),
-    "crossentropy": lambda settings, weights: WeightedCrossentropy(weights, "softmax"),
+    "bce": lambda settings, share, weights: WeightedCrossentropy(weights, "sigmoid", share),
+    "focal": lambda settings, share, weights: FocalLoss(settings.focal_gamma, imbalance.class_alphas(weights), share),
+    "crossentropy": lambda settings, share, weights: WeightedCrossentropy(weights, "softmax", share),
 }
 
 
-def make(settings: config.Loss, counts: Sequence[int] | None = None) -> keras.losses.Loss:
+def make(settings: config.Loss, counts: Sequence[int] | None = None, smoothing: float = 0.0) -> keras.losses.Loss:
     """The Keras loss of these settings, on logits.
 
     Args:
         settings: name and parameters.
         counts: training tracks with each label, which class weights are made of; None where there are to be none.
+        smoothing: share of `smoothed`.
 
     Raises:
         ValueError: class weights are asked for without counts.
     """
     if not settings.class_weights:
-        return LOSSES[settings.name](settings)
+        return LOSSES[settings.name](settings, smoothing)
     if counts is None:
         raise ValueError("counts must be given for class_weights, got None")
-    return WEIGHTED_LOSSES[settings.name](settings, imbalance.class_weights(counts))
+    return WEIGHTED_LOSSES[settings.name](settings, smoothing, imbalance.class_weights(counts))

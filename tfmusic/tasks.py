@@ -52,7 +52,7 @@ def _learner(net: keras.Model, experiment: Experiment, truth: None, counts: Sequ
     """Features to all outputs that have a truth."""
     found = {}
     if "logits" in net.output:
-        found["logits"] = losses.make(experiment.loss, counts), 1.0
+        found["logits"] = losses.make(experiment.loss, counts, experiment.fit.label_smoothing), 1.0
     if "targets" in net.output:
         found["targets"] = losses.TargetLoss(net.get_layer("targets").scale, experiment.loss.targets_weight), 1.0
     return keras.Model(net.input, {name: net.output[name] for name in found}), found

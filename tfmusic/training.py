@@ -34,8 +34,10 @@ from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # precision -> Keras dtype policy
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}  # precision -> Keras dtype policy
 CPU_FLAGS = Path("/proc/cpuinfo")
+COMPILE = {"auto": "auto", "on": True, "off": False}  # fit.xla -> Keras' jit_compile
+NEVER_SURE = 1e-7  # least distance of a probability from 0 and 1 in a validation loss, Keras' own
 LESS_IS_BETTER = {"mse"}  # figures that cannot pick the best epoch
 
 
@@ -70,6 +72,8 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str, watcher: k
     files.write_text(out / run.EXPERIMENT, info.model_dump_json(indent=1))
     try:
         return resume(out, watcher)
+    except callbacks.Diverged:
+        raise  # --resume says the same
     except InputError:
         if not (out / run.STATE).is_file():  # it could not begin: nothing is left that would refuse the same --out
             files.remove_tree(out)
@@ -189,8 +193,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
     classes = len(manifest.labels) if "tags" in task.outputs or experiment.similarity.tag_weight else 0
     targets = _spread(info.records, manifest, experiment) if "targets" in task.outputs else []
     net = models.build(experiment.net, shape, classes, POLICIES[settings.precision], targets)
-    # A net that trains in bfloat16 is served by a float32 twin: TFLite converts no other.
-    twin = net if settings.precision == "float32" else models.build(experiment.net, shape, classes, targets=targets)
+    # A net that trains in half precision is served by a float32 twin: TFLite converts no other. The twin takes averaged weights, too.
+    apart = settings.precision != "float32" or settings.ema > 0
+    twin = models.build(experiment.net, shape, classes, targets=targets) if apart else net
     deployed = models.deploy(frontend, twin, experiment.activation)
     split = manifest.split("train")
     if experiment.loss.prior_bias:
@@ -202,20 +207,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
             pretrained.load_file(net, experiment.net.weights)
     if experiment.freeze:
         transfer.freeze(net, experiment.freeze)
-    score = evaluate.scorer(deployed)
-
-    def validated() -> evaluate.Scored:
-        if twin is not net:
-            twin.set_weights(net.get_weights())
-        return evaluate.score_split(score, info.records, manifest, "valid", experiment)
-
-    watchers = [
-        _watcher(experiment, manifest, validated),
-        callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
-        keras.callbacks.EarlyStopping(settings.monitor, mode="max", patience=settings.patience),
-        keras.callbacks.TensorBoard(out / run.TENSORBOARD, write_graph=False),
-    ]
-    state = callbacks.SaveState(out, watchers)
+    state = callbacks.SaveState(out)
     first_epoch, stopped = state.load()
     if settings.epochs == 0:
         twin.set_weights(net.get_weights())
@@ -224,13 +216,39 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
         return
     chosen = _choose(out, info, manifest) if task.chooses else None
     trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None, split.label_counts)
+    stream, steps, clips = _stream(info, manifest, trainee, [*(losses or ())], chosen, frontend, first_epoch)
+    trunk = [layer.name for layer in net.layers if layer.name not in models.HEADS]
     trainee.compile(
-        optimizer=optimizers.make(settings, [layer.name for layer in net.layers if layer.name not in models.HEADS]),
+        optimizer=optimizers.make(settings, trunk, steps, [one for one in trainee.non_trainable_variables if one.name.startswith("moving_")]),
         loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
         loss_weights={name: weight for name, (_, weight) in losses.items()} if losses else None,
+        jit_compile=COMPILE[settings.xla],
+        steps_per_execution=settings.steps_per_execution,
     )
     trainee.optimizer.build(trainee.trainable_variables)
-    stream, steps = _stream(info, manifest, trainee, [*(losses or ())], chosen, frontend, first_epoch)
+    score = evaluate.scorer(deployed)
+
+    def validated() -> evaluate.Scored:
+        if twin is not net:
+            twin.set_weights(optimizers.averaged(net, trainee.optimizer))
+        return evaluate.score_split(score, info.records, manifest, "valid", experiment)
+
+    switches = optimizers.stages(settings)
+    patience = {"patience": settings.patience, "start_from_epoch": switches[0][-1] if settings.schedule == "two_stage" else 0}
+    scheduled = {
+        "plateau": [callbacks.Plateau(settings.monitor, settings.plateau_factor, settings.plateau_patience)],
+        "two_stage": [callbacks.Stages(*switches, settings.monitor)],
+    }
+    watchers = [
+        callbacks.StopAtNaN(clips, steps, settings.steps_per_execution, out),
+        _watcher(experiment, manifest, validated, losses),
+        callbacks.LearningRate(),
+        callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
+        *scheduled.get(settings.schedule, []),
+        keras.callbacks.EarlyStopping(settings.monitor, mode="max", **patience),
+        keras.callbacks.TensorBoard(out / run.TENSORBOARD, write_graph=False),
+    ]
+    state.callbacks = watchers
     with data.damage_named(info.records):
         trainee.fit(
             stream,
@@ -256,27 +274,31 @@ def _stream(
     chosen: Chosen | None,
     frontend: LogMel | keras.Model | None,
     first_epoch: int,
-) -> tuple[tf.data.Dataset, int]:
-    """What the model is fitted on, epoch after epoch, and the steps of one: the inputs of chosen tracks, or features and the truth of outputs."""
+) -> tuple[tf.data.Dataset, int, Callable[[int, list[int]], list[str]]]:
+    """What the model is fitted on, epoch after epoch: the inputs of chosen tracks, or features and the truth of outputs; the steps of one; and the
+    ids of the clips in some steps of an epoch."""
     experiment, records = info.experiment, info.records
+    clips = functools.partial(data.clips_of, records, manifest, experiment)
     if chosen:
         names = [*trainee.input]
         stream = data.chosen_batches(manifest, experiment, chosen.tracks, chosen.rows, chosen.truth, first_epoch, frontend)
-        return stream.map(lambda batch: ({name: batch[name] for name in names},)), data.steps_per_epoch(manifest, experiment)
+        stream = stream.map(lambda batch: ({name: batch[name] for name in names},))
+        return stream, data.steps_per_epoch(manifest, experiment), functools.partial(clips, catalogue=chosen.tracks, choose=chosen.rows)
     if experiment.sequences:
         steps = data.sequence_steps(records, manifest, experiment.fit.batch_size)
         stream = data.sequence_epochs(records, manifest, experiment, first_epoch)
     else:
         steps = data.steps_per_epoch(manifest, experiment)
-        drawn = _oversampled(records, manifest, experiment) if experiment.data.oversample else (None, None)
-        stream = data.train_batches(records, manifest, experiment, first_epoch, frontend, *drawn)
+        tracks, rows = _oversampled(records, manifest, experiment) if experiment.data.oversample else (None, None)
+        clips = functools.partial(clips, catalogue=tracks, choose=rows)
+        stream = data.train_batches(records, manifest, experiment, first_epoch, frontend, tracks, rows)
     columns = data.target_columns(manifest, experiment) if "targets" in learnt else []
 
     def with_truth(features, truth):
         known = {"logits": truth["labels"], "targets": tf.gather(truth["targets"], columns, axis=1) if columns else None}
         return features, {name: known[name] for name in learnt}
 
-    return stream.map(with_truth), steps
+    return stream.map(with_truth), steps, clips
 
 
 def _spread(records: Path, manifest: schema.Manifest, experiment: Experiment) -> list[tuple[float, float]]:
@@ -297,8 +319,38 @@ def _spread(records: Path, manifest: schema.Manifest, experiment: Experiment) ->
     return spread
 
 
-def _watcher(experiment: Experiment, manifest: schema.Manifest, validated: Callable[[], evaluate.Scored]) -> callbacks.TrackMetrics:
-    """The callback that logs the task's figures of whole validation tracks."""
+def validation_losses(scored: evaluate.Scored, losses: tasks.Losses, columns: list[int], activation: str) -> dict[str, float]:
+    """The losses that are minimised, of whole tracks: of each track's pooled outputs, where training has windows.
+
+    What a loss takes as logits are those of the pooled probabilities. It is convex, so it is less of a mean over windows than the mean of theirs; and
+    training has dropout, augmentation, and weights that move: look at how the two change, not at their difference.
+
+    Args:
+        scored: validation tracks.
+        losses: those of training and their weights, by output.
+        columns: of the records' targets that are learnt.
+        activation: of the tags, "sigmoid" or "softmax".
+
+    Returns:
+        "loss", their weighted sum, and where there are several each by itself, "<output>_loss", as Keras names them.
+    """
+    found = {}
+    for name, (loss, _) in losses.items():
+        if name == "targets":
+            found[name] = loss(scored.targets[:, columns], scored.outputs["targets"])
+        else:
+            p = np.clip(scored.outputs["tags"].astype(np.float64), NEVER_SURE, 1 - NEVER_SURE)
+            found[name] = loss(scored.y_true.astype(np.float32), np.log(p) if activation == "softmax" else np.log(p) - np.log1p(-p))
+    single = {name: float(value) for name, value in found.items()}
+    parts = {f"{name}_loss": value for name, value in single.items()} if len(single) > 1 else {}
+    return {"loss": sum(losses[name][1] * value for name, value in single.items()), **parts}
+
+
+def _watcher(
+    experiment: Experiment, manifest: schema.Manifest, validated: Callable[[], evaluate.Scored], losses: tasks.Losses | None
+) -> callbacks.TrackMetrics:
+    """The callback that logs the task's figures of whole validation tracks, and their loss."""
+    columns = data.target_columns(manifest, experiment) if "targets" in (losses or ()) else []
     outputs, names = TASKS[experiment.task].outputs, tasks.logged(experiment, bool(manifest.families))
 
     def embedded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -308,9 +360,11 @@ def _watcher(experiment: Experiment, manifest: schema.Manifest, validated: Calla
     def figures() -> dict[str, float]:
         scored = validated()
         if not scored.finite:
-            return dict.fromkeys(names, math.nan)
+            parts = [f"{name}_loss" for name in losses if len(losses) > 1]
+            return dict.fromkeys(["loss", *parts, *names], math.nan)
         found = {name: value for output in outputs for name, value in evaluate.FIGURES[output](scored, (experiment, manifest, None), 0).items()}
-        return {name: math.nan if found[name] is None else found[name] for name in names}
+        found = {name: math.nan if found[name] is None else found[name] for name in names}
+        return validation_losses(scored, losses, columns, experiment.activation) | found
 
     return callbacks.Retrieval(embedded) if outputs == ("embedding",) else callbacks.TrackMetrics(figures)
 
