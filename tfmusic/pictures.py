@@ -62,7 +62,7 @@ def curves(history: History, monitor: str, watched: Sequence[str]) -> Figure:
             place.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1].legend(fontsize="small")
         if "val_loss" in logged:
-            axes[0].set_ylabel("loss")
+            axes[0].set_ylabel("loss: of training windows, of whole validation tracks")
             axes[0].legend(fontsize="small")
     return figure
 

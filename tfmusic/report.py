@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import html
 import itertools
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from tfmusic.tables import NAMES, number
 from tfmusic.tasks import TASKS
 
 CONFUSIONS = 5  # that are named
+RISING = 3  # epochs without a lower validation loss, while that of training falls, that are called overtraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +93,37 @@ def table(figures: dict[str, dict], watched: Sequence[str]) -> list[list[str]]:
 # --- sections: each yields what a run has of its kind ---------------------------------------------------------------------------------
 def _training(found: Finished) -> Iterator[Exhibit]:
     monitor = found.experiment.fit.monitor
-    yield Exhibit("Training", overtraining(found.history, monitor), figure=pictures.curves(found.history, monitor, found.watched))
+    yield Exhibit(
+        "Training",
+        f"{course(found.history, monitor)} {overtraining(found.history)}".strip(),
+        figure=pictures.curves(found.history, monitor, found.watched),
+    )
 
 
-def overtraining(history: list[dict[str, float]], monitor: str) -> str:
-    """What became of training loss and monitor after the best epoch: one falling while the other falls too is overtraining.
+def overtraining(history: list[dict[str, float]]) -> str:
+    """Whether the validation loss has risen for some epochs while that of training fell; nothing where there is no validation loss.
 
-    >>> overtraining([{"epoch": 0, "loss": 0.5, "val_map": 0.4}, {"epoch": 1, "loss": 0.3, "val_map": 0.3}], "val_map")
+    >>> overtraining([{"epoch": 0, "loss": 0.5, "val_loss": 0.4}, *({"epoch": n, "loss": 0.3, "val_loss": 0.6} for n in (1, 2, 3))])
+    'Overtrained from epoch 1 on: in 3 epochs since, the training loss fell from 0.500 to 0.300 and the validation loss rose from 0.400 to 0.600.'
+    """
+    known = [row for row in history if not math.isnan(row.get("val_loss", math.nan))]
+    if not known:
+        return ""
+    lowest, last = min(known, key=lambda row: row["val_loss"]), known[-1]
+    since = int(last["epoch"] - lowest["epoch"])
+    trained, validated = (f"from {number(lowest[name])} to {number(last[name])}" for name in ("loss", "val_loss"))
+    if since >= RISING and last["loss"] < lowest["loss"]:
+        return (
+            f"Overtrained from epoch {lowest['epoch'] + 1:g} on: in {since} epochs since, the training loss fell {trained} and the validation loss "
+            f"rose {validated}."
+        )
+    return f"Not overtrained: the validation loss was lowest in epoch {lowest['epoch'] + 1:g} of {len(history)}, {number(lowest['val_loss'])}."
+
+
+def course(history: list[dict[str, float]], monitor: str) -> str:
+    """What became of training loss and monitor after the best epoch.
+
+    >>> course([{"epoch": 0, "loss": 0.5, "val_map": 0.4}, {"epoch": 1, "loss": 0.3, "val_map": 0.3}], "val_map")
     'Best of 2 epochs: 1, val_map 0.400. From there to the last the training loss went from 0.500 to 0.300 and val_map to 0.300.'
     """
     if not history:
