@@ -1,5 +1,6 @@
 """Every recipe: named as its function, documented, served by the records that it asks for and by the demo's, able to take a training step."""
 
+import importlib.util
 import re
 from functools import partial
 
@@ -8,17 +9,13 @@ import pytest
 
 import train
 from records import demo
-from records.build import build
 from records.datasets import READERS
-from records.datasets.clip import Source
-from tests.conftest import EXPERIMENT, LAYOUT, RATE_HZ, ROOT
+from tests.conftest import ROOT
 from tfmusic import data, models, pretrained, recipes, schema, training
-from tfmusic.config import Experiment, Features, FrontEnd, InputError
+from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.tasks import TASKS
 
-RESOLUTIONS = FrontEnd(sample_rate_hz=RATE_HZ, window_s=0.5, n_fft=256, resolutions_ms=(10, 20, 30), frames=32, n_mels=16)
-SEQUENCES = Features(kind="log_mel", n_fft=256, hop_samples=128, n_mels=16)
 VECTOR = {"mtt_musicnn": 200, "msd_musicnn": 200}  # dims of what musicnn's last layer is fed
 
 
@@ -34,22 +31,6 @@ def _first() -> set[str]:
 FIRST = _first() - {"tagging", "genre", "emotion", "multitask", "gtzan_cnn1d_msd", "emotion_lstm_valence"}  # trained in test_tasks and test_deploy
 
 
-def _unread(experiment):
-    """What a net that reads sequences or a vector leaves at its default."""
-    all_fields = {*FrontEnd.model_fields}
-    read = {"sample_rate_hz"} if experiment.sequences else {"sample_rate_hz", "window_s"} if experiment.net.name == "mlp" else all_fields
-    return {name: value for name, value in FrontEnd() if name not in read}
-
-
-@pytest.fixture(scope="module")
-def sequences(one_label, collection, tmp_path_factory):
-    """The records of `one_label` as log-mel sequences."""
-    out = tmp_path_factory.mktemp("sequences") / "records"
-    layout = LAYOUT.model_copy(update={"payload": "features", "features": SEQUENCES})
-    build(Source(dataset="csv", csv=one_label.parent / "clips.csv", audio=collection, targets=("pitch", "noise")), out, layout)
-    return out
-
-
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_a_recipe_carries_its_name_and_survives_json(name):
     experiment = recipes.RECIPES[name]()
@@ -57,31 +38,6 @@ def test_a_recipe_carries_its_name_and_survives_json(name):
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
     what, empty, *rest = recipes.RECIPES[name].__doc__.splitlines()
     assert what.endswith(".") and not empty and re.search(r"2 CPU cores|GPU", " ".join(" ".join(rest).split())), "hardware and minutes"
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in recipes.RECIPES])
-def test_a_recipe_trains_scaled_down(name, records, one_label, sequences, trained, tmp_path):
-    """One step of 24 windows; what begins with a run, learns from one's errors or has a frozen net takes this suite's."""
-    full = recipes.RECIPES[name]()
-    net = full.net.model_copy(update={"width": 0.125} | ({"name": EXPERIMENT.net.name} if full.init else {}))
-    experiment = full.model_copy(
-        update={
-            "init": trained if full.init else None,
-            "frozen": str(trained) if full.frozen else None,
-            "sequences": SEQUENCES if full.sequences else None,
-            "targets": ("pitch", "noise")[: len(full.targets)],
-            "sampling": full.sampling.model_copy(update={"tagger": trained if full.sampling.tagger else None}),
-            "augment": full.augment.model_copy(update={"waveform": full.augment.waveform.model_copy(update={"stretch": 0.0})}),
-            "frontend": RESOLUTIONS if full.frontend.resolutions_ms else EXPERIMENT.frontend.model_copy(update=_unread(full)),
-            "data": full.data.model_copy(update={"crops_per_clip": 1 if full.sequences or full.task == "similarity" else 2}),
-            "net": net,
-            "fit": full.fit.model_copy(update={"epochs": 1, "batch_size": 24}),
-            "evaluation": EXPERIMENT.evaluation.model_copy(update={"pool": full.evaluation.pool}),
-        }
-    )
-    audio = one_label if experiment.activation == "softmax" or full.targets else records
-    run = training.fit(Experiment.model_validate(experiment.model_dump()), sequences if full.sequences else audio, tmp_path / "run")
-    assert (run / "metrics.json").is_file()
 
 
 SHAPES: dict[tuple, tuple] = {}  # nets that were built already
@@ -151,6 +107,58 @@ def small_demo(tmp_path_factory):
             return made[key]
 
         yield records_of
+
+
+@pytest.fixture(scope="module")
+def tiny_run(small_demo, tmp_path_factory):
+    """A run of a recipe on its demo records, scaled down and made once: what others begin with or learn from."""
+    made = {}
+
+    def run_of(experiment):
+        made[experiment] = made.get(experiment) or training.fit(scaled(experiment), small_demo(experiment), tmp_path_factory.mktemp("runs") / "run")
+        return made[experiment]
+
+    return run_of
+
+
+def scaled(experiment, width=0.125):
+    """One step of 12 of the 17 training clips and an eighth of the filters; front end, augmentation, loss and sampling are the recipe's own."""
+    return Experiment.model_validate(
+        experiment.model_dump()
+        | {
+            "data": experiment.data.model_dump() | {"crops_per_clip": 1},
+            "net": experiment.net.model_dump() | {"width": width},
+            "fit": experiment.fit.model_dump() | {"epochs": 1, "batch_size": 12},
+            "evaluation": experiment.evaluation.model_dump() | {"bootstrap": 20},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in recipes.RECIPES])
+def test_a_recipe_trains_on_the_demo_scaled_down(name, small_demo, tiny_run, tmp_path):
+    """Through its own front end. The run that it asks for is that of the recipe that makes it; for a published net stands one of ours."""
+    experiment = recipes.RECIPES[name]()
+    if experiment.init:
+        maker = recipes.MADE_BY.get(experiment.init)
+        begun = tiny_run(recipes.RECIPES[maker]() if maker else experiment.model_copy(update={"init": None}))
+        experiment = train.begun_with(experiment, begun)
+    if experiment.frozen:
+        experiment = experiment.model_copy(update={"frozen": str(tiny_run(recipes.genre()))})
+    if tagger := experiment.sampling.tagger:
+        sampling = experiment.sampling.model_copy(update={"tagger": tiny_run(recipes.RECIPES[recipes.MADE_BY[tagger]]())})
+        experiment = experiment.model_copy(update={"sampling": sampling})
+    run = training.fit(scaled(experiment), small_demo(experiment), tmp_path / "run")
+    assert (run / "metrics.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("musicnn") is None, reason=f"the package musicnn is missing: {pretrained.INSTALL}")
+@pytest.mark.parametrize("name", ["gtzan_msd_embedding", "gtzan_cnn1d_msd", "mtt_musicnn"])
+def test_a_recipe_trains_with_published_weights(name, small_demo, tmp_path):
+    """Frozen: its vector alone and beside the log-mel; and gone on from, at its full width."""
+    experiment = recipes.RECIPES[name]()
+    run = training.fit(scaled(experiment, width=1.0), small_demo(experiment), tmp_path / "run")
+    assert (run / "metrics.json").is_file()
 
 
 def test_the_demo_serves_every_recipe(small_demo):
