@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -29,6 +32,39 @@ EXPERIMENT = Experiment(
     fit=Fit(epochs=4, batch_size=8, learning_rate=1e-2, deterministic=True),
     evaluation=Evaluation(hop_s=0.25, bootstrap=20),
 )
+LONGEST = (  # files, most seconds first: where each goes to a process as a whole, the last one to begin should not be long
+    "similarity", "training", "end_to_end", "tasks", "deploy", "export", "models", "recipes", "metadata", "build", "cli", "frontend", "similar",
+    "embedding_losses",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    """pytest-xdist would begin with the files of the most tests, and those of a few long ones would come last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Longest files first, then by name; the tests of a file in their order."""
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (place.get(item.path.stem, len(place)), item.path))
+
+
+def call_here(script: str, *arguments) -> subprocess.CompletedProcess:
+    """A program of the repository run in this process, which has TensorFlow already: a process of its own imports it for seconds."""
+    out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code = 0
+    with (
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), contextlib.chdir(ROOT),
+        mock.patch.object(sys, "argv", [script, *map(str, arguments)]),
+    ):  # fmt: skip
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code or 0
+    if isinstance(code, str):  # what the interpreter does with it
+        code, _ = 1, errors.write(f"{code}\n")
+    return subprocess.CompletedProcess(script, code, *(stream.buffer.getvalue().decode() for stream in (out, errors)))
 
 
 def tone(frequency_hz: float, seconds: float, rate_hz: int = RATE_HZ, level: float = 0.3, seed: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import EXPERIMENT, ROOT, finished_run
+from tests.conftest import EXPERIMENT, ROOT, call_here, finished_run
 from tfmusic import cli, recipes
 from tfmusic.config import InputError
 
@@ -34,7 +34,7 @@ def call(*arguments, cwd=ROOT):
     ],
 )
 def test_a_wrong_flag_of_train_is_one_line(arguments, complaint):
-    done = call("train.py", *arguments.split())
+    done = call_here("train.py", *arguments.split())
     assert done.returncode in (cli.USAGE, cli.FAILED)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and complaint in line and "Traceback" not in line
@@ -57,7 +57,7 @@ def test_a_wrong_flag_of_train_is_one_line(arguments, complaint):
     ],
 )
 def test_a_wrong_flag_of_records_is_one_line_and_leaves_nothing(arguments, complaint, tmp_path):
-    done = call("-m", "records", *arguments.replace("OUT", str(tmp_path / "out")).split())
+    done = call_here("records/__main__.py", *arguments.replace("OUT", str(tmp_path / "out")).split())
     assert done.returncode in (cli.USAGE, cli.FAILED)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and complaint in line
@@ -78,13 +78,14 @@ def test_a_wrong_flag_of_records_is_one_line_and_leaves_nothing(arguments, compl
     ],
 )
 def test_a_wrong_flag_of_a_nested_command_is_one_line(arguments, complaint):
-    done = call("-m", "export", *arguments.split())
+    done = call_here("export/__main__.py", *arguments.split())
     assert done.returncode in (cli.USAGE, cli.FAILED)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and complaint in line
 
 
 def test_an_output_path_that_cannot_be_made_is_one_line(collection, tmp_path):
+    """In a process of its own: the line and the code are what a shell sees."""
     (tmp_path / "file").touch()
     done = call(
         "-m", "records", "build", "--dataset", "csv", "--csv", collection / "clips.csv", "--audio", collection, "--out", tmp_path / "file" / "out"

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.conftest import LAYOUT, RATE_HZ, ROOT
+from tests.conftest import LAYOUT, RATE_HZ, ROOT, call_here
 
 TINY = (
     f"--frontend.sample-rate-hz {RATE_HZ} --frontend.window-s .5 --frontend.n-fft 256 --frontend.hop-samples 128 --frontend.n-mels 16 "
@@ -23,14 +23,14 @@ def call(*arguments, **options):
 
 
 def test_from_a_csv_to_tags(collection, tmp_path):
-    """Ctrl-C in the middle of training, --resume, and the tags of a file: a high tone is called high."""
+    """Ctrl-C in the middle of training, --resume, and the tags of a file: a high tone is called high. The records are made in this process."""
     records, run = tmp_path / "records", tmp_path / "run"
-    call(
-        *("-m", "records", "build", "--dataset", "csv", "--csv", collection / "clips.csv", "--audio", collection, "--out", records),
+    call_here(
+        *("records/__main__.py", "build", "--dataset", "csv", "--csv", collection / "clips.csv", "--audio", collection, "--out", records),
         *("--sample-rate-hz", RATE_HZ, "--chunk-s", LAYOUT.chunk_s, "--stride-s", LAYOUT.stride_s),
     )
-    assert "all 60 tracks" in call("-m", "records", "check", records).stdout
-    assert "noisy" in call("-m", "records", "info", records).stdout
+    assert "all 60 tracks" in call_here("records/__main__.py", "check", records).stdout
+    assert "noisy" in call_here("records/__main__.py", "info", records).stdout
 
     command = [sys.executable, "train.py", "--task", "tagging", "--records", str(records), "--out", str(run), "--fit.epochs", "8", *TINY]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

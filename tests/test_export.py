@@ -24,8 +24,23 @@ from tfmusic.frontend import LogMel
 
 
 @pytest.fixture(scope="module")
-def bundle(trained, tmp_path_factory):
-    return bundling.bundle(trained, tmp_path_factory.mktemp("bundles") / "bundle")
+def bundled(trained, tmp_path_factory):
+    """The run's bundle, and what its model was converted to."""
+    contents, convert = {}, bundling._lite_files
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundling, "_lite_files", lambda subject: contents.update(convert(subject)) or contents)
+        return bundling.bundle(trained, tmp_path_factory.mktemp("bundles") / "bundle"), contents
+
+
+@pytest.fixture(scope="module")
+def bundle(bundled):
+    return bundled[0]
+
+
+@pytest.fixture
+def converted(bundled, monkeypatch):
+    """The next bundles of the run have the same files, not converted again."""
+    monkeypatch.setattr(bundling, "_lite_files", lambda subject: bundled[1])
 
 
 @pytest.fixture
@@ -137,14 +152,14 @@ def spoilt(monkeypatch, precision, spoil, output="tags"):
     ],
     ids=["nan", "reversed in float16", "embedding"],
 )
-def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, tmp_path, monkeypatch, precision, output, spoil):
+def test_a_file_that_scores_otherwise_is_refused_and_leaves_nothing(trained, converted, tmp_path, monkeypatch, precision, output, spoil):
     spoilt(monkeypatch, precision, spoil, output)
     with pytest.raises(InputError, match=f"model_{precision}.tflite must score within"):
         bundling.bundle(trained, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_wrong_track_is_enough_to_refuse_and_a_last_digit_is_not(trained, tmp_path, monkeypatch):
+def test_one_wrong_track_is_enough_to_refuse_and_a_last_digit_is_not(trained, converted, tmp_path, monkeypatch):
     """A batch of five is the probes; in any other only the first window goes wrong. 1e-7 may swap ranks and is nothing."""
     first = np.eye(1000, 1)
     with monkeypatch.context() as patched, pytest.raises(InputError, match="model_float32.tflite must score within"):

@@ -16,7 +16,6 @@ from export import bundle as bundling
 from export import metadata
 from export.predict import Predictor
 from tests.conftest import EXPERIMENT, RATE_HZ, ROOT, new_environment, tone
-from tfmusic import evaluate
 from tfmusic.config import InputError
 
 ABOUT = metadata.About("mine", "What it is.", "1.2", 16_000, {"tags": "scores", "embedding": "vector"}, author="Somebody", licence="ISC")
@@ -25,16 +24,23 @@ WINDOW = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 4000)).astype("float32"
 
 
 @pytest.fixture(scope="module")
-def contents(trained):
-    """The run's float32 and float16 files before metadata."""
-    model = evaluate.load_best(trained)
-    whole = bundling.to_tflite(model)
-    return {"float32": whole, "float16": bundling.to_float16(whole, model)}
+def bundled(trained, tmp_path_factory):
+    """The run's bundle, and its files as they were before metadata, in their order."""
+    before, add = [], metadata.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "add", lambda content, *arguments: before.append(content) or add(content, *arguments))
+        return bundling.bundle(trained, tmp_path_factory.mktemp("bundles") / "bundle"), before
 
 
 @pytest.fixture(scope="module")
-def bundle(trained, tmp_path_factory):
-    return bundling.bundle(trained, tmp_path_factory.mktemp("bundles") / "bundle")
+def bundle(bundled):
+    return bundled[0]
+
+
+@pytest.fixture(scope="module")
+def contents(bundled):
+    """The run's float32 and float16 files before metadata."""
+    return dict(zip(("float32", "float16"), bundled[1], strict=False))  # the third is MediaPipe's
 
 
 # --- an independent reader ------------------------------------------------------------------------------------------------------------------

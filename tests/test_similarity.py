@@ -52,7 +52,12 @@ def test_the_log_of_every_epoch_has_retrieval_figures_and_the_share_of_active_tr
     assert len(rows) == 4
 
 
-@pytest.mark.parametrize("batches", ["shuffled", "balanced", "triplets", "extremes", "errors", "crops"])
+SLOW = [pytest.mark.slow]  # balanced batches train in `embedded`, a tagger's errors where a mined run goes on, proxy anchors where a run is cut
+
+
+@pytest.mark.parametrize(
+    "batches", ["shuffled", "triplets", "crops", *(pytest.param(name, marks=SLOW) for name in ("balanced", "extremes", "errors"))]
+)
 def test_every_kind_of_batch_trains(batches, records, trained, tmp_path):
     tagger = trained if batches in ("extremes", "errors") else None
     sampling = {"batches": batches, "tagger": tagger} | ({"clips_per_label": 3} if batches == "balanced" else {})
@@ -77,8 +82,14 @@ def test_settings_that_are_none_are_the_losses_own():
     np.testing.assert_allclose(weights, [0, np.log(2)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["supervised_contrastive", "nt_xent", "proxy_nca", "proxy_anchor"])
-@pytest.mark.parametrize("positives", ["tags", "group"])
+@pytest.mark.parametrize(
+    ("loss", "positives"),
+    [
+        pytest.param(loss, positives, marks=SLOW * (positives != quick))  # that the other positives give the same truth, test_sampling shows
+        for loss, quick in {"supervised_contrastive": "tags", "nt_xent": "group", "proxy_nca": "group", "proxy_anchor": "none"}.items()
+        for positives in ("tags", "group")
+    ],
+)
 def test_every_loss_trains_on_tags_and_on_groups(loss, positives, records, tmp_path):
     settings = {"similarity": {"loss": loss}, "sampling": {"positives": positives, "clips_per_label": 3}}
     directory = training.fit(experiment(1, evaluation={"hop_s": 0.5, "bootstrap": 0}, **settings), records, tmp_path / "run")
@@ -144,8 +155,7 @@ def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, tr
     moved = shutil.copytree(trained, tmp_path / "moved")
     info = json.loads((moved / run.EXPERIMENT).read_text())
     (moved / run.EXPERIMENT).write_text(json.dumps({**info, "records": str(tmp_path / "gone"), "records_sha1": "0"}))
-    settings = {"init": moved} if how == "init" else {"sampling": {"batches": "errors", "tagger": moved}}
-    training.fit(experiment(1, **settings), records, tmp_path / "run")
+    training.fit(experiment(int(how == "tagger"), **settings_with(moved)), records, tmp_path / "run")  # the others are asked without an epoch
     assert "cannot be compared with the tracks that are scored here" in capsys.readouterr().out
 
 
@@ -285,7 +295,7 @@ def test_a_run_without_tags_is_no_tagger(records, embedded):
 
 
 # --- going on, and looking ------------------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("loss", ["triplet", "proxy_anchor"])
+@pytest.mark.parametrize("loss", [pytest.param("triplet", marks=SLOW), "proxy_anchor"])
 def test_a_run_cut_after_two_epochs_goes_on_to_the_same_weights(records, tmp_path, loss):
     """Proxies, optimiser and the order of the batches included."""
     settings = {"similarity": Similarity(loss=loss).model_dump()}
