@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ import pydantic
 import tyro
 
 from tfmusic import cli, recipes, run
-from tfmusic.config import Experiment, InputError, Settings
+from tfmusic.config import Experiment, Features, InputError, Settings
 from tfmusic.files import Location
 
 PROG = "python train.py"
@@ -65,7 +65,7 @@ class Train(Settings):
     """Trains a recipe, evaluates it on whole tracks, writes a report and a bundle. Every setting of the recipe can be overridden."""
 
     options: Annotated[Options, tyro.conf.arg(name="")] = Options()
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    experiment: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
 
 
 def main() -> None:
@@ -84,14 +84,18 @@ def main() -> None:
 
         finish(choice.resume, lambda: training.resume(choice.resume))
         return
-    experiment = defaults(choice)
+    experiment = defaults(choice, rest)
     settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
     start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
 
 
-def defaults(choice: Choice) -> Experiment:
-    """What all flags that are not given stand at: the recipe, with what `--init` brings."""
+def defaults(choice: Choice, rest: Sequence[str]) -> Experiment:
+    """What all flags that are not given stand at: the recipe, with what `--init` brings, and without what the net that is chosen does not read."""
     experiment = recipe_of(choice)
+    if experiment.sequences is None and any(flag.startswith("--sequences.") for flag in rest):
+        experiment = experiment.hearing("sequences", sequences=Features())
+    if experiment.net.name != "mlp" and "--net.name mlp" in " ".join(rest).replace("=", " "):
+        experiment = experiment.hearing("a frozen vector")
     if init := choice.init or experiment.init:
         experiment = begun_with(experiment, init)
     if choice.epochs is not None:

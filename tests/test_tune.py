@@ -17,7 +17,7 @@ import pytest
 import train
 from tests.conftest import EXPERIMENT, ROOT
 from tfmusic import cli, evaluate, files, page, recipes, run, space, training
-from tfmusic.config import Features, InputError
+from tfmusic.config import Augment, Features, FrontEnd, InputError, SpecAugment
 from tfmusic.space import Range
 
 TINY = EXPERIMENT.model_copy(update={"recipe": "tagging", "fit": EXPERIMENT.fit.model_copy(update={"epochs": 2})})
@@ -97,8 +97,8 @@ def parsed(command):
     """The experiment that train.py makes of a command line."""
     python, program, *arguments = shlex.split(command)
     assert (python, program) == ("python", "train.py")
-    choice, _ = cli.parse(train.Choice, prog="", args=arguments, return_unknown_args=True, add_help=False)
-    return cli.parse(train.Train, prog="", args=arguments, default=train.Train(experiment=train.defaults(choice))).experiment
+    choice, rest = cli.parse(train.Choice, prog="", args=arguments, return_unknown_args=True, add_help=False)
+    return cli.parse(train.Train, prog="", args=arguments, default=train.Train(experiment=train.defaults(choice, rest))).experiment
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,8 @@ def parsed(command):
         ("mtat_augmented", {"augment.waveform.noise_snr_db": None, "augment.waveform.noise": "pink"}),
         ("fsd50k_cnn4_focal", {"loss.prior_bias": False, "loss.focal_gamma": 1.5, "fit.precision": "bfloat16"}),
         ("fma_lstm_mel_beat", {"sequences.n_mels": 64, "net.width": 0.5}),
-        ("tagging", {"sequences": Features(kind="chroma", run=None), "net.name": "lstm", "augment": recipes.tagging().augment.__class__()}),
+        ("tagging", {"sequences": Features(), "net.name": "lstm", "augment": Augment(), "frontend": FrontEnd()}),
+        ("genre", {"frozen": "msd_musicnn", "net.name": "mlp", "augment.spec_augment": SpecAugment(), "frontend": FrontEnd(window_s=4.0)}),
         ("mtat_similarity_mined", {"sampling.tagger": Path("/runs/it's mine"), "similarity.margin": None}),
         ("emotion_multitask", {"targets": ("valence", "energy")}),
         ("mtt_musicnn", {"freeze": "norm2", "fit.init_learning_rate": 1e-5}),
@@ -118,7 +119,7 @@ def parsed(command):
 def test_a_command_gives_the_experiment_that_it_was_made_of(recipe, values):
     """Through train.py's own parser; the shell's quoting included."""
     tune = pytest.importorskip("tfmusic.tune")
-    base = train.defaults(train.Choice(recipe=recipe))
+    base = train.defaults(train.Choice(recipe=recipe), [])
     experiment = space.replaced(base, values)
     info = run.describe(experiment, Path("/data"), "", "")
     assert parsed(tune.command(info, base)) == experiment

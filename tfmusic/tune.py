@@ -384,17 +384,17 @@ def command(info: run.RunInfo, base: Experiment | None = None) -> str:
     'python train.py --recipe tagging --records /data --net.dropout 0.4'
     """
     base = base or recipes.RECIPES[info.experiment.recipe]()
+    if info.experiment.sequences and not base.sequences:  # as train.py's flags do, see `train.defaults`
+        base = base.hearing("sequences")
+    elif info.experiment.net.name == "mlp" and base.net.name != "mlp":
+        base = base.hearing("a frozen vector")
     flags = [*_flags(info.experiment, base, "")]
-    if info.experiment.sequences != base.sequences:  # to tyro a word of its own, which comes last with all that it brings
-        flags += ["sequences:features", *_flags(info.experiment.sequences, None, "sequences.")] if info.experiment.sequences else ["sequences:none"]
     return shlex.join(["python", "train.py", "--recipe", info.experiment.recipe, "--records", str(info.records), *flags])
 
 
 def _flags(settings: Settings, base: Settings | None, prefix: str) -> Iterator[str]:
     for name, value in settings:
         other, flag = getattr(base, name, None), f"{prefix}{name}".replace("_", "-")
-        if name == "sequences":
-            continue
         if isinstance(value, Settings):
             yield from _flags(value, other, f"{prefix}{name}.")
         elif value != other and isinstance(value, bool):

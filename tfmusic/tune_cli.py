@@ -41,7 +41,7 @@ class Tune(Settings):
     """Searches for the settings of a recipe, on validation tracks. Settings that are not searched can be overridden as of train.py."""
 
     search: Annotated[Search, tyro.conf.arg(name="")] = Search()
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    experiment: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
 
 
 def tune(args: Sequence[str] = ()) -> None:
@@ -49,8 +49,8 @@ def tune(args: Sequence[str] = ()) -> None:
     import train  # a command line as this one is, with the same recipes and records
     from tfmusic import space
 
-    choice, _ = cli.parse(train.Choice, prog=PROG, args=args, return_unknown_args=True, add_help=False)
-    experiment = train.defaults(choice.model_copy(update={"epochs": None}))
+    choice, rest = cli.parse(train.Choice, prog=PROG, args=args, return_unknown_args=True, add_help=False)
+    experiment = train.defaults(choice.model_copy(update={"epochs": None}), rest)
     settings = cli.parse(Tune, prog=PROG, args=args, default=Tune(experiment=_with_epochs(experiment, choice.epochs)))
     search, chosen = settings.search, settings.experiment
     train.check_source(chosen, search.records, search.demo, experiment.recipe in recipes.DEFAULTS.values())
