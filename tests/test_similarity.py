@@ -155,7 +155,7 @@ def test_a_run_that_has_heard_the_test_tracks_is_refused(records, collection, tr
     moved = shutil.copytree(trained, tmp_path / "moved")
     info = json.loads((moved / run.EXPERIMENT).read_text())
     (moved / run.EXPERIMENT).write_text(json.dumps({**info, "records": str(tmp_path / "gone"), "records_sha1": "0"}))
-    training.fit(experiment(int(how == "tagger"), **settings_with(moved)), records, tmp_path / "run")  # the others are asked without an epoch
+    training.fit(experiment(int(how != "init"), **settings_with(moved)), records, tmp_path / "run")  # --init is asked without an epoch
     assert "cannot be compared with the tracks that are scored here" in capsys.readouterr().out
 
 
