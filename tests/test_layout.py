@@ -35,6 +35,7 @@ THIRD_PARTY = {
     "tfmusic.pictures": LIGHT | {"matplotlib"},
     "tfmusic.__main__": {"tyro"},
     "tfmusic.tune_cli": LIGHT | {"tyro"},
+    "tfmusic.preview_cli": LIGHT | {"tyro"},
     "tfmusic.exhibits": LIGHT | {"matplotlib"},
     "tfmusic.report": LIGHT | {"matplotlib"},
     "tfmusic": LIGHT | HEAVY,
@@ -54,13 +55,13 @@ THIRD_PARTY = {
 }
 # of tfmusic: no TensorFlow, so importable from anything
 FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisions", "regression", "sampling", "imbalance", "audio", "run", "cli"}
-FREE |= {"tables", "page", "pictures", "summary", "compare", "space", "tune_report", "tune_cli", "__main__"}
+FREE |= {"tables", "page", "pictures", "summary", "compare", "space", "tune_report", "tune_cli", "preview_cli", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
     {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
     {"models", "catalogue", "pretrained", "leaks"},
     {"tasks", "data"},
-    {"callbacks", "evaluate", "exhibits", "report"},
+    {"callbacks", "evaluate", "exhibits", "preview", "board", "report"},
     {"transfer"},
     {"training"},
     {"tune"},
@@ -120,6 +121,7 @@ def test_tfmusic_has_no_import_upwards():
         "-m records build",
         "-m tfmusic",
         "-m tfmusic compare",
+        "-m tfmusic preview",
         "-m tfmusic summary",
         "-m tfmusic tune",
         "-m export",

@@ -13,7 +13,7 @@ from scipy import signal, stats
 from tests.conftest import EXPERIMENT, tone
 from tests.test_data import LENGTHS, ramps, take  # noqa: F401
 from tfmusic import data, evaluate, schema, waveform
-from tfmusic.config import Augment, InputError, WaveformAugment
+from tfmusic.config import Augment, InputError, SpecAugment, WaveformAugment
 
 RATE_HZ = 8_000
 OFF = {"gain_db": 0.0, "noise_snr_db": None}
@@ -279,20 +279,24 @@ def test_records_must_hold_the_window_at_its_fastest(records):
 
 
 def test_only_training_hears_it(trained, records, tmp_path, monkeypatch):
-    """With functions that raise in place of the changes an augmented run is scored, on test as before; its training stream raises."""
+    """With functions that raise in place of the changes, SpecAugment and mixup an augmented run is scored, on test as before; its training stream,
+    with any one of them, raises."""
 
-    def refused(*_):
+    def refused(*_, **__):
         raise AssertionError("augmented")
 
     run = shutil.copytree(trained, tmp_path / "run")
     told = json.loads((run / "experiment.json").read_text("utf-8"))
-    experiment = told.get("experiment", told)
-    experiment["augment"]["waveform"] = settings(gain_db=20.0, noise_snr_db=(0.0, 0.0)).model_dump()
+    changes, masks = settings(gain_db=20.0, noise_snr_db=(0.0, 0.0)), SpecAugment(probability=1.0, time_frames=5, mel_bands=3)
+    told["experiment"]["augment"] = Augment(waveform=changes, spec_augment=masks, mixup_alpha=0.4).model_dump()
     (run / "experiment.json").write_text(json.dumps(told), "utf-8")
     monkeypatch.setattr(data, "augment_waveforms", refused)
     for name in ("augment_waveforms", "stretch", "roll", "noise", "add_noise"):
         monkeypatch.setattr(waveform, name, refused)
+    for name in ("spec_augment", "mixup"):
+        monkeypatch.setattr(data.augment, name, refused)
     evaluate.evaluate(run, split="valid")
     assert evaluate.evaluate(run, split="test") == evaluate.evaluate(trained, split="test")
-    with pytest.raises(AssertionError, match="augmented"):
-        data.train_batches(records, schema.read_manifest(records), experiment_with(settings(gain_db=1.0)))
+    for one in (Augment(waveform=changes), Augment(spec_augment=masks), Augment(mixup_alpha=0.4)):
+        with pytest.raises(AssertionError, match="augmented"):
+            data.train_batches(records, schema.read_manifest(records), EXPERIMENT.model_copy(update={"augment": one}))

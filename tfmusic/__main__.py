@@ -1,4 +1,4 @@
-"""`python -m tfmusic compare | summary | tune`: what one does with runs that are finished, and a search that makes many."""
+"""`python -m tfmusic compare | preview | summary | tune`: what one does with finished runs, before the first, and to find the best."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 
 from tfmusic import cli
 from tfmusic.config import InputError
+from tfmusic.preview_cli import preview
 from tfmusic.tune_cli import tune
 
 
@@ -51,13 +52,14 @@ def summary(runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.ar
     print(json_.dumps(found, indent=1) if json else text(found))
 
 
-COMMANDS = {"compare": compare, "summary": summary, "tune": tune}
+COMMANDS = {"compare": compare, "preview": preview, "summary": summary, "tune": tune}
+DEPENDENT = {"preview": preview, "tune": tune}  # whose flags depend on the recipe, and are read in two steps
 
 
 def main() -> None:
     """The program."""
-    if sys.argv[1:2] == ["tune"]:  # its flags depend on the recipe, and are read in two steps
-        return tune(sys.argv[2:])
+    if (command := DEPENDENT.get("".join(sys.argv[1:2]))) is not None:
+        return command(sys.argv[2:])
     cli.dispatch(COMMANDS, prog="python -m tfmusic")
 
 

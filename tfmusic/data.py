@@ -135,23 +135,18 @@ def train_batches(
         InputError: the records do not fit the experiment.
     """
     check_records(manifest, experiment)
-    steps, fit, alpha = steps_per_epoch(manifest, experiment), experiment.fit, experiment.augment.mixup_alpha
+    steps_per_epoch(manifest, experiment)  # refuses what cannot fill a batch
+    fit = experiment.fit
     features_of = _features_of(experiment, frontend)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
+        seed = _epoch_seed(experiment, epoch)
 
         def example_of(step, batch):
             waveforms, truth, index = batch
-            features = features_of(waveforms, seed, index)
-            return augment.mixup(features, truth, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, truth)
+            return mixed(experiment, features_of(waveforms, seed, index), truth, seed, step)
 
-        if choose is None:
-            stream = _shuffled_windows(directory, manifest, experiment, epoch)
-        else:
-            rows = tf.reshape(_chosen(choose, epoch, steps, fit.batch_size), [-1])
-            stream = chosen_windows(manifest, experiment, catalogue, rows, epoch)
-        stream = stream.batch(fit.batch_size, drop_remainder=True).take(steps).enumerate()
+        stream = raw_batches(directory, manifest, experiment, epoch, catalogue, choose).enumerate()
         return stream.map(example_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     return _epochs(epoch_of, fit.epochs, first_epoch)
@@ -262,25 +257,72 @@ def truth_columns(experiment: Experiment, truth: np.ndarray | None) -> int:
     return truth.shape[1] if truth.ndim == 2 else int(truth.max()) + 1
 
 
+def raw_batches(
+    directory: Path | RemotePath,
+    manifest: schema.Manifest,
+    experiment: Experiment,
+    epoch: tf.Tensor,
+    catalogue: Catalogue | None = None,
+    choose: Callable[[int], np.ndarray] | None = None,
+) -> tf.data.Dataset:
+    """The windows of one epoch in their batches, as they are cut: what `train_batches` begins with.
+
+    Args:
+        directory, manifest, experiment, catalogue, choose: as in `train_batches`.
+        epoch: its number, an int64 scalar.
+
+    Returns:
+        `windows`, `steps_per_epoch` full batches of them.
+    """
+    steps, batch_size = steps_per_epoch(manifest, experiment), experiment.fit.batch_size
+    if choose is None:
+        stream = _shuffled_windows(directory, manifest, experiment, epoch)
+    else:
+        rows = tf.reshape(_chosen(choose, epoch, steps, batch_size), [-1])
+        stream = chosen_windows(manifest, experiment, catalogue, rows, epoch)
+    return stream.batch(batch_size, drop_remainder=True).take(steps)
+
+
+# --- what training examples go through, in this order; `preview` shows what each step does ---------------------------------------------------
+def heard(experiment: Experiment, waveforms: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """int16 windows as they are cut, their epoch's seed and their numbers in it to the front end's input: in -1..1, waveform augmentation done."""
+    settings, changes = experiment.frontend, experiment.augment.waveform
+    waveforms = tf.cast(waveforms, tf.float32) / 32768.0
+    if changes.probability > 0:
+        keys = seeds_of_waveforms(seed, index)
+        waveforms = augment_waveforms(waveforms, keys, changes, settings.window_samples, settings.sample_rate_hz)
+    return waveforms
+
+
+def seeds_of_waveforms(seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Of windows with these numbers in an epoch of this seed, for `waveform`, int64 `[shape=(batch, 2)]`."""
+    return _seeds(seed, WAVEFORM, index)
+
+
+def masked(experiment: Experiment, features: Features, seed: tf.Tensor, index: tf.Tensor) -> Features:
+    """The front end's output with SpecAugment; a frozen net's vector has nothing to mask."""
+    masks = experiment.augment.spec_augment
+    if masks.probability == 0:
+        return features
+    if isinstance(features, dict):
+        return {**features, "features": masked(experiment, features["features"], seed, index)}
+    return augment.spec_augment(features, _seeds(seed, MASK, index), **masks.model_dump()) if features.shape.rank > 2 else features
+
+
+def mixed(experiment: Experiment, features: Features, truth: dict[str, tf.Tensor], seed: tf.Tensor, step: tf.Tensor) -> tuple:
+    """A batch's features and truth with mixup."""
+    alpha = experiment.augment.mixup_alpha
+    return augment.mixup(features, truth, _seeds(seed, MIX, step), alpha) if alpha > 0 else (features, truth)
+
+
 def _features_of(experiment: Experiment, frontend: Callable[[tf.Tensor], Features] | None) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Features]:
-    """int16 windows, an epoch's seed and their numbers in it to features of training examples: waveform augmentation, front end, SpecAugment."""
-    settings, masks, changes = experiment.frontend, experiment.augment.spec_augment, experiment.augment.waveform
-    frontend = frontend or LogMel(settings)
+    """int16 windows, an epoch's seed and their numbers in it to features of training examples."""
+    frontend = frontend or LogMel(experiment.frontend)
+    return lambda waveforms, seed, index: masked(experiment, frontend(heard(experiment, waveforms, seed, index)), seed, index)
 
-    def masked(features: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        return augment.spec_augment(features, seeds, **masks.model_dump()) if masks.probability > 0 else features
 
-    def features_of(waveforms: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> Features:
-        waveforms, seeds = tf.cast(waveforms, tf.float32) / 32768.0, _seeds(seed, MASK, index)
-        if changes.probability > 0:
-            keys = _seeds(seed, WAVEFORM, index)
-            waveforms = augment_waveforms(waveforms, keys, changes, settings.window_samples, settings.sample_rate_hz)
-        features = frontend(waveforms)
-        if isinstance(features, dict):
-            return {**features, "features": masked(features["features"], seeds)}
-        return masked(features, seeds) if features.shape.rank > 2 else features  # a frozen net's vector has nothing to mask
-
-    return features_of
+def _epoch_seed(experiment: Experiment, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
 
 
 def _epochs(epoch_of: Callable[[tf.Tensor], tf.data.Dataset], epochs: int, first_epoch: int) -> tf.data.Dataset:
@@ -344,7 +386,7 @@ def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Expe
 
     def crop(index, block):
         example = schema.parse(block, len(manifest.labels), len(manifest.targets), ("payload", "id") if named else ("payload",))
-        needed = samples_read(_seeds(seed, WAVEFORM, index), changes, frontend.window_samples)
+        needed = samples_read(seeds_of_waveforms(seed, index), changes, frontend.window_samples)
         starts = tf.maximum(example["samples"] - needed + 1, 1)
         low = example["part"] * starts // example["parts"]
         high = (example["part"] + 1) * starts // example["parts"]

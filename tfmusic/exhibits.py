@@ -1,8 +1,9 @@
-"""What one sees and hears of an embedding: pictures with sounds to play, for report.html and TensorBoard alike."""
+"""What one sees and hears of an embedding and of mistakes: pictures with sounds to play, for report.html and TensorBoard alike."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
 QUERIES, NEAREST = 6, 4  # retrieval panels
 PAIRS = 20_000  # drawn for the histogram and the kinds of negatives
 MARGIN = 0.2  # cosine distance within which a negative behind its positive is semi-hard
+MISTAKES = 6  # worst ones that are heard, of a label each
 HEARD_S = 5.0  # of every sound
 KINDS = ("easy", "semi-hard", "hard")
 
@@ -69,6 +71,38 @@ def of_embedding(embedded: Embedded, records: Location, manifest: schema.Manifes
     exhibits += [_triplet(embedded, kind, rows, heard, manifest) for kind, rows in shown.items()]
     exhibits += [_panel(embedded, rows, heard) for rows in panels]
     return exhibits
+
+
+def of_mistakes(kept: Mapping[str, np.ndarray], records: Location, manifest: schema.Manifest) -> list[Exhibit]:
+    """The worst false positives of the test split: of each label the track without it that scores highest, and of these the highest.
+
+    Args:
+        kept: a run's outputs (`run.outputs`).
+        records: whose audio is heard.
+        manifest: of the records.
+
+    Returns:
+        An exhibit, or none where there are no scores of labels.
+    """
+    if "scores" not in kept:
+        return []
+    absent = np.where(kept["y_true"].astype(bool), -np.inf, kept["scores"])
+    worst = absent.argmax(axis=0)
+    columns = [column for column in np.argsort(-absent.max(axis=0), kind="stable")[:MISTAKES] if absent[worst[column], column] > -np.inf]
+    if not columns:
+        return []
+    rows = [["label", "score", "track", "its labels"]]
+    for column in columns:
+        row = worst[column]
+        own = ", ".join(manifest.labels[i] for i in np.flatnonzero(kept["y_true"][row])) or "no label"
+        rows.append([manifest.labels[column], f"{absent[row, column]:.3f}", str(kept["ids"][row]), own])
+    sounds: tuple[Sound, ...] = ()
+    if manifest.layout.payload != "features":
+        heard = _waveforms({int(worst[column]) for column in columns}, records, manifest)
+        captions = [f"{label} {score}: {track} ({own})" for label, score, track, own in rows[1:]]
+        sounds = tuple(Sound(caption, heard[int(worst[column])]) for caption, column in zip(captions, columns, strict=True))
+    text = "Of each label the test track without it that scores highest. Some may be right and the labels incomplete: listen."
+    return [Exhibit("Worst false positives", text, rows, sounds=sounds)]
 
 
 def _distance(embedded: Embedded, rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfmusic import schema
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
+MERGED = 60  # labels of a side before and after merging
 CURVES = 12  # of classes, beyond which nobody tells them apart
 NUMBERED, PERCENT = 40, 15  # classes of a confusion matrix that show counts, and shares as well
 BOUNDS = metrics.BOUNDS | regression.BOUNDS  # of figures that are not between 0 and 1
@@ -112,6 +113,19 @@ def label_counts(manifest: schema.Manifest) -> Figure:
     axes.margins(y=0.01)
     axes.set(xlabel="tracks")
     axes.legend(loc="lower right")
+    return figure
+
+
+def merged(manifest: schema.Manifest) -> Figure:
+    """Clips with each label of the dataset, and with each one that became of them, most frequent on top; at most `MERGED` of each."""
+    sides = (("before merging", manifest.counts_before, manifest.merges), ("after", manifest.counts_after, {}))
+    drawn = [sorted(counts.items(), key=lambda item: item[1])[-MERGED:] for _, counts, _ in sides]
+    figure = Figure(figsize=(11, 1 + 0.22 * max(map(len, drawn))), layout="constrained")
+    for axes, (title, counts, merges), pairs in zip(figure.subplots(1, 2), sides, drawn, strict=True):
+        axes.barh([f"{label} → {merges[label]}" if label in merges else label for label, _ in pairs], [count for _, count in pairs])
+        left_out = f", the {len(pairs)} most frequent" if len(pairs) < len(counts) else ""
+        axes.set(title=f"{title}: {len(counts)} labels{left_out}", xlabel="clips")
+        axes.margins(y=0.01)
     return figure
 
 
@@ -217,6 +231,23 @@ def scatter(truth: np.ndarray, predicted: np.ndarray, figures: Mapping) -> Figur
             axes.axline((float(values[0].mean()),) * 2, slope=1, color="grey", linestyle=":")
     for axes in figure.axes[len(names) :]:
         axes.remove()
+    return figure
+
+
+def spectrograms(steps: Mapping[str, np.ndarray]) -> Figure:
+    """The same window after each step of the training stream, all in the colours of the first; of several channels the first.
+
+    Args:
+        steps: name to features `[shape=(frames, bands[, channels])]`.
+    """
+    matrices = {name: values if values.ndim == 2 else values[..., 0] for name, values in steps.items()}
+    low, high = (float(bound(next(iter(matrices.values())))) for bound in (np.min, np.max))
+    figure = Figure(figsize=(0.8 + 2.8 * len(matrices), 2.6), layout="constrained")
+    for place, (axes, (name, values)) in enumerate(zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True)):
+        image = axes.imshow(values.T, origin="lower", aspect="auto", cmap="magma_r", interpolation="nearest", vmin=low, vmax=max(high, low + 1e-6))
+        axes.set_title(name, fontsize="small")
+        axes.set(xlabel="frame", ylabel="" if place else "band")
+    figure.colorbar(image, ax=figure.axes, shrink=0.9)
     return figure
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import html
 import itertools
 import math
-import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tfmusic import decisions, exhibits, files, page, pictures, run, schema, tables
-from tfmusic.config import Experiment
+from tfmusic import board, decisions, evaluate, exhibits, files, models, page, pictures, preview, run, schema, tables
+from tfmusic.config import Augment, Experiment
 from tfmusic.exhibits import Embedded
 from tfmusic.page import Exhibit
 from tfmusic.tables import NAMES, number
@@ -24,6 +21,7 @@ from tfmusic.tasks import TASKS
 
 CONFUSIONS = 5  # that are named
 RISING = 3  # epochs without a lower validation loss, while that of training falls, that are called overtraining
+AUGMENTED = 4  # training examples that are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +57,23 @@ def write(run_directory: Path | str) -> str:
     manifest = schema.read_manifest(info.records)
     found = Finished(info.experiment, manifest, run.figures(directory), run.outputs(directory), _history(directory / run.HISTORY))
     shown = [*itertools.chain.from_iterable(section(found) for section in SECTIONS)]
+    shown += exhibits.of_mistakes(found.kept, info.records, manifest)
     embedded = None
     if "embedding" in found.kept:
         kept = [found.kept[name] for name in ("y_true", "embedding")]
         embedded = Embedded(found.kept["ids"].tolist(), found.kept["groups"].tolist(), *kept, manifest.labels)
         shown += exhibits.of_embedding(embedded, info.records, manifest, info.experiment.fit.seed)
-    if manifest.labels:
-        shown.append(Exhibit("Labels", figure=pictures.label_counts(manifest)))
+    shown += [*_augmented(info, manifest), *_labels(manifest), _card(directory, info, manifest, found)]
     rate_hz, test, rows = manifest.layout.sample_rate_hz, found.test, table(found.figures, found.watched)
-    _tensorboard(directory / run.TENSORBOARD / "test", [Exhibit("Figures", rows=rows), *shown], embedded, rate_hz)
+    board.write(
+        directory / run.TENSORBOARD / "test",
+        [Exhibit("Figures", rows=rows), *shown],
+        rate_hz,
+        embedded,
+        (found.kept["y_true"], found.kept["scores"], manifest.labels) if "scores" in found.kept else None,
+        board.settings_of(info.experiment, info.records.name),
+        {split: {name: known[name] for name in tables.of_task(info.experiment.task) if name in known} for split, known in found.figures.items()},
+    )
     scored = "at once" if info.experiment.sequences else f"in {test['windows']} windows, one every {test['hop_s']:g} s"
     body = [
         f"<h1>{html.escape(info.experiment.recipe)}</h1>",
@@ -231,30 +237,44 @@ SECTIONS: tuple[Callable[[Finished], Iterator[Exhibit]], ...] = (
 )  # fmt: skip
 
 
-def _tensorboard(directory: Path, shown: list[Exhibit], embedded: Embedded | None, rate_hz: int) -> None:
-    """The exhibits as images, audio and text, and the projector's files, in place of those of an earlier report."""
-    import tensorflow as tf
+def _augmented(info: run.RunInfo, manifest: schema.Manifest) -> Iterator[Exhibit]:
+    """The first windows that training heard, before and after augmentation, if there was any."""
+    if info.experiment.augment != Augment():
+        yield from preview.exhibits(preview.examples(info.records, manifest, info.experiment, AUGMENTED), info.experiment.augment)
 
-    shutil.rmtree(directory, ignore_errors=True)
-    with contextlib.closing(tf.summary.create_file_writer(str(directory))) as writer, writer.as_default(step=0):
-        for exhibit in shown:
-            if exhibit.text or exhibit.rows:
-                tf.summary.text(f"{exhibit.title}/text", f"{exhibit.text}\n\n{page.markdown(exhibit.rows)}".strip())
-            if exhibit.figure:
-                tf.summary.image(exhibit.title, tf.image.decode_png(page.png(exhibit.figure), channels=4)[None])
-            for place, sound in enumerate(exhibit.sounds):
-                waveform = sound.waveform[None, :, None].astype(np.float32) / 32768
-                tf.summary.audio(f"{exhibit.title}/{place}", waveform, rate_hz, description=sound.caption)
-    if embedded is None:
-        return
-    rows = [["id", "group", "tag", "tags"]]
-    for row, (name, group) in enumerate(zip(embedded.ids, embedded.groups, strict=True)):
-        first = np.flatnonzero(embedded.y_true[row])[:1]
-        rows.append([name, group, embedded.labels[first[0]] if len(first) else "", embedded.tags(row)])
-    np.savetxt(directory / "embedding.tsv", embedded.embedding, fmt="%.5g", delimiter="\t")
-    files.write_text(directory / "metadata.tsv", "".join("\t".join(re.sub(r"\s", " ", cell) for cell in row) + "\n" for row in rows))
-    projector = 'embeddings { tensor_name: "test tracks" tensor_path: "embedding.tsv" metadata_path: "metadata.tsv" }\n'
-    files.write_text(directory / "projector_config.pbtxt", projector)
+
+def _labels(manifest: schema.Manifest) -> Iterator[Exhibit]:
+    if manifest.labels:
+        yield Exhibit("Labels", figure=pictures.label_counts(manifest))
+    if manifest.merges:
+        text = f"{len(manifest.counts_before)} labels of the dataset, {len({*manifest.merges} & {*manifest.counts_before})} of them merged."
+        yield Exhibit("Labels before and after merging", text, figure=pictures.merged(manifest))
+
+
+def _card(directory: Path, info: run.RunInfo, manifest: schema.Manifest, found: Finished) -> Exhibit:
+    """What the model is, what it learnt from and what it is good for, after Mitchell et al., Model Cards for Model Reporting, FAT* 2019."""
+    experiment, layout, test = info.experiment, manifest.layout, found.test
+    _, net, activation = models.parts(evaluate.load_best(directory))
+    windows = f"windows of {experiment.frontend.window_s:g} s at {layout.sample_rate_hz} Hz, as {' and '.join(experiment.frontend.features)}"
+    splits = ", ".join(f"{name} {split.tracks}" for name, split in manifest.splits.items())
+    best = pictures.best_epoch(found.history, experiment.fit.monitor) if found.history else None
+    rows = [
+        ["", "model"],
+        ["task", f"{experiment.task}, recipe {experiment.recipe}"],
+        ["net", f"{experiment.net.name}, {net.count_params():,} parameters"],
+        ["hears", f"sequences of {experiment.sequences.kind}" if experiment.sequences else windows],
+        ["says", ", ".join(net.output) + (f" ({activation} of {len(manifest.labels)} labels)" if "logits" in net.output else "")],
+        ["labels", ", ".join(manifest.labels) or "none"],
+        ["learnt from", f"{manifest.dataset}: {splits} tracks, {sum(map(manifest.hours, manifest.splits)):.2f} hours"],
+        ["trained", f"{len(found.history)} epochs, the best {best['epoch'] + 1:g} by {experiment.fit.monitor}" if best else "not here"],
+        ["tested", f"{test['tracks']} tracks: " + ", ".join(f"{NAMES[name]} {number(test[name])}" for name in found.watched)],
+        ["made with", ", ".join(f"{name} {version}" for name, version in {"tfmusic": info.code_version, **info.versions}.items())],
+    ]
+    text = (
+        "Its figures hold for tracks like those of the test split, by the same labelling, and for no others: listen to what it says of yours before "
+        "you rely on it. What it never heard in training it has no label for."
+    )
+    return Exhibit("Model card", text, rows)
 
 
 def _history(path: Path) -> list[dict[str, float]]:

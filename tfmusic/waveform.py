@@ -97,6 +97,19 @@ def samples_read(seeds, settings: WaveformAugment, samples: int):
     return tf.minimum(tf.cast(tf.math.ceil(speeds * samples), tf.int64), settings.cut_samples(samples))
 
 
+def changes(seeds, settings: WaveformAugment) -> dict[str, np.ndarray]:
+    """Which examples each change of `settings` was drawn for, by its name, bool `[shape=(batch,)]`; arguments as of `augment_waveforms`.
+
+    >>> [*changes(tf.constant([[1, 2]]), WaveformAugment(probability=1.0))]
+    ['noise', 'gain']
+    """
+    strength = {
+        "stretch": settings.stretch, "pitch": settings.pitch_semitones, "shift": settings.shift_s, "noise": settings.noise_snr_db is not None,
+        "gain": settings.gain_db,
+    }  # fmt: skip
+    return {name: chosen.numpy() for name, (chosen, _) in _drawn(seeds, settings).items() if strength[name]}
+
+
 def _drawn(seeds, settings: WaveformAugment) -> dict:
     """For each change: whether an example is drawn for it, and a uniform number for its strength, bool and float32 `[shape=(batch,)]`."""
     uniform = hashed_uniform(seeds, 2 * len(CHANGES))
