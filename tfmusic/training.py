@@ -28,6 +28,7 @@ from tfmusic import (
     sampling,
     schema,
     tasks,
+    throughput,
     transfer,
 )
 from tfmusic.config import Experiment, InputError
@@ -246,12 +247,13 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
         callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
         *scheduled.get(settings.schedule, []),
         keras.callbacks.EarlyStopping(settings.monitor, mode="max", **patience),
-        keras.callbacks.TensorBoard(out / run.TENSORBOARD, write_graph=False),
+        keras.callbacks.TensorBoard(out / run.TENSORBOARD, histogram_freq=settings.histogram_epochs, write_graph=False),
     ]
     state.callbacks = watchers
+    speed = throughput.Throughput(out / run.TENSORBOARD / "throughput")
     with data.damage_named(info.records):
         trainee.fit(
-            stream,
+            speed.watched(stream),
             initial_epoch=first_epoch,
             epochs=settings.epochs,
             steps_per_epoch=steps,
@@ -260,6 +262,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
                 state,
                 *([watcher] if watcher else []),
                 callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)]),
+                speed,
             ],
             shuffle=False,  # the stream is shuffled
             verbose=1 if sys.stdout.isatty() else 2,
