@@ -6,7 +6,7 @@ from sklearn import metrics as sklearn_metrics
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.plugins import base_plugin
-from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+from tensorboard.plugins.hparams import api_pb2, backend_context, get_experiment, list_session_groups
 from tensorboard.plugins.pr_curve import pr_curves_plugin
 
 from tests.conftest import EXPERIMENT
@@ -67,9 +67,7 @@ def test_the_table_over_runs_has_settings_and_figures(runs):
         col_params=[{"hparam": "fit.learning_rate"}, {"metric": {"tag": "test/map"}}],
     )
     backend, ctx = backend_context.Context(opened(runs[0])), context.RequestContext()
-    experiment = backend.experiment_from_metadata(
-        ctx, "experiment", include_metrics=True, hparams_run_to_tag_to_content=backend.hparams_metadata(ctx, "experiment"), hparams_limit=None
-    )
+    experiment = get_experiment.Handler(ctx, backend, "experiment", api_pb2.GetExperimentRequest()).run()
     assert [info.name for info in experiment.hparam_infos if info.differs] == ["fit.learning_rate"]
     assert {(info.name.group, info.name.tag) for info in experiment.metric_infos} == {("", "validation/map"), ("", "test/map")}
     groups = list_session_groups.Handler(ctx, backend, "experiment", request).run().session_groups

@@ -1,4 +1,4 @@
-"""`python -m tfmusic compare | preview | summary | tune`: what one does with finished runs, before the first, and to find the best."""
+"""`python -m tfmusic compare | layers | preview | summary | tune`: what one does with finished runs, before the first, and to find the best."""
 
 from __future__ import annotations
 
@@ -52,7 +52,21 @@ def summary(runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.ar
     print(json_.dumps(found, indent=1) if json else text(found))
 
 
-COMMANDS = {"compare": compare, "preview": preview, "summary": summary, "tune": tune}
+def layers(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")], /, count: int = 2, track: int = 0) -> None:
+    """Filters, activations and gradients of a run's first layers, as a page in the run and in TensorBoard.
+
+    Args:
+        run: run directory.
+        count: layers, from the input on.
+        track: place of the validation track whose first window is looked at.
+    """
+    cli.load_tensorflow()
+    from tfmusic.layers import write
+
+    print(f"layers: {write(run, count, track)}")
+
+
+COMMANDS = {"compare": compare, "layers": layers, "preview": preview, "summary": summary, "tune": tune}
 DEPENDENT = {"preview": preview, "tune": tune}  # whose flags depend on the recipe, and are read in two steps
 
 

@@ -52,7 +52,7 @@ def write(
             if exhibit.text or exhibit.rows:
                 tf.summary.text(f"{exhibit.title}/text", f"{exhibit.text}\n\n{page.markdown(exhibit.rows)}".strip())
             if exhibit.figure:
-                tf.summary.image(exhibit.title, tf.image.decode_png(page.png(exhibit.figure), channels=4)[None])
+                tf.summary.image(exhibit.title, _on_white(tf.image.decode_png(exhibit.png, channels=4))[None])
             for place, sound in enumerate(exhibit.sounds):
                 waveform = sound.waveform[None, :, None].astype(np.float32) / 32768
                 tf.summary.audio(f"{exhibit.title}/{place}", waveform, rate_hz, description=sound.caption)
@@ -60,6 +60,12 @@ def write(
             _precision_recall(*tagged)
     if embedded is not None:
         _projector(directory, embedded)
+
+
+def _on_white(picture: tf.Tensor) -> tf.Tensor:
+    """RGBA to RGB: TensorBoard's dark page has no other ground for dark ink."""
+    colours, opacity = tf.split(tf.cast(picture, tf.int32), [3, 1], axis=-1)
+    return tf.cast((colours * opacity + 255 * (255 - opacity)) // 255, tf.uint8)
 
 
 def settings_of(experiment: Experiment, records: str) -> dict[str, bool | float | str]:

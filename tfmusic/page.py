@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import html
 import io
 
@@ -44,6 +45,11 @@ class Exhibit:
     figure: Figure | None = None
     sounds: tuple[Sound, ...] = ()
 
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The picture on a transparent ground, drawn once for all pages that show it."""
+        return png(self.figure, transparent=True)
+
 
 def png(figure: Figure, transparent: bool = False) -> bytes:
     """A picture as a file."""
@@ -81,7 +87,7 @@ def section(exhibit: Exhibit, rate_hz: int = 0) -> str:
         parts.append(f"<p>{html.escape(exhibit.text)}</p>")
     parts.append(table(exhibit.rows))
     if exhibit.figure:
-        source = f"data:image/png;base64,{_base64(png(exhibit.figure, transparent=True))}"
+        source = f"data:image/png;base64,{_base64(exhibit.png)}"
         parts.append(f"<img alt='{html.escape(exhibit.title, quote=True)}' src='{source}'>")
     for sound in exhibit.sounds:
         source = f"data:audio/flac;base64,{_base64(audio.encode_flac(sound.waveform, rate_hz))}"

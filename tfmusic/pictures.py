@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfmusic import schema
 
 matplotlib.rcParams["text.parse_math"] = False  # labels may hold dollar signs
+TILES = 32  # filters or activations of a layer
 MERGED = 60  # labels of a side before and after merging
 CURVES = 12  # of classes, beyond which nobody tells them apart
 NUMBERED, PERCENT = 40, 15  # classes of a confusion matrix that show counts, and shares as well
@@ -244,9 +245,30 @@ def spectrograms(steps: Mapping[str, np.ndarray]) -> Figure:
     low, high = (float(bound(next(iter(matrices.values())))) for bound in (np.min, np.max))
     figure = Figure(figsize=(0.8 + 2.8 * len(matrices), 2.6), layout="constrained")
     for place, (axes, (name, values)) in enumerate(zip(figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True)):
-        image = axes.imshow(values.T, origin="lower", aspect="auto", cmap="magma_r", interpolation="nearest", vmin=low, vmax=max(high, low + 1e-6))
+        image = axes.imshow(values.T, origin="lower", aspect="auto", cmap="Blues", interpolation="nearest", vmin=low, vmax=max(high, low + 1e-6))
         axes.set_title(name, fontsize="small")
         axes.set(xlabel="frame", ylabel="" if place else "band")
+    figure.colorbar(image, ax=figure.axes, shrink=0.9)
+    return figure
+
+
+def tiles(planes: np.ndarray, signed: bool = False) -> Figure:
+    """Small pictures side by side, each upright: bands upwards, frames to the right; the first `TILES` of them, all in one scale.
+
+    Args:
+        planes: `[shape=(pictures, bands, frames)]`.
+        signed: whether 0 is the middle of the colours, and not the least value their end.
+    """
+    shown = planes[:TILES]
+    columns = min(8, len(shown))
+    rows = -(-len(shown) // columns)
+    greatest = float(np.abs(shown).max()) or 1.0
+    scale = {"cmap": "RdBu_r", "vmin": -greatest, "vmax": greatest} if signed else {"cmap": "Blues", "vmin": float(shown.min())}
+    figure = Figure(figsize=(10, 0.4 + 1.2 * rows), layout="constrained")
+    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
+        axes.set_axis_off()
+        if place < len(shown):
+            image = axes.imshow(shown[place], origin="lower", aspect="auto", interpolation="nearest", **{"vmax": float(shown.max()), **scale})
     figure.colorbar(image, ax=figure.axes, shrink=0.9)
     return figure
 

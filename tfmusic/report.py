@@ -254,7 +254,8 @@ def _labels(manifest: schema.Manifest) -> Iterator[Exhibit]:
 def _card(directory: Path, info: run.RunInfo, manifest: schema.Manifest, found: Finished) -> Exhibit:
     """What the model is, what it learnt from and what it is good for, after Mitchell et al., Model Cards for Model Reporting, FAT* 2019."""
     experiment, layout, test = info.experiment, manifest.layout, found.test
-    _, net, activation = models.parts(evaluate.load_best(directory))
+    deployed = evaluate.load_best(directory)
+    _, net, activation = models.parts(deployed)
     windows = f"windows of {experiment.frontend.window_s:g} s at {layout.sample_rate_hz} Hz, as {' and '.join(experiment.frontend.features)}"
     splits = ", ".join(f"{name} {split.tracks}" for name, split in manifest.splits.items())
     best = pictures.best_epoch(found.history, experiment.fit.monitor) if found.history else None
@@ -263,7 +264,7 @@ def _card(directory: Path, info: run.RunInfo, manifest: schema.Manifest, found: 
         ["task", f"{experiment.task}, recipe {experiment.recipe}"],
         ["net", f"{experiment.net.name}, {net.count_params():,} parameters"],
         ["hears", f"sequences of {experiment.sequences.kind}" if experiment.sequences else windows],
-        ["says", ", ".join(net.output) + (f" ({activation} of {len(manifest.labels)} labels)" if "logits" in net.output else "")],
+        ["says", ", ".join(f"{name} ({activation})" if name == "tags" else name for name in deployed.output)],
         ["labels", ", ".join(manifest.labels) or "none"],
         ["learnt from", f"{manifest.dataset}: {splits} tracks, {sum(map(manifest.hours, manifest.splits)):.2f} hours"],
         ["trained", f"{len(found.history)} epochs, the best {best['epoch'] + 1:g} by {experiment.fit.monitor}" if best else "not here"],
