@@ -157,6 +157,8 @@ def check_source(experiment: Experiment, records: Location | None, demo: bool, a
 def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     """A new run: finds or makes the records, trains, and finishes."""
     check_source(experiment, options.records, options.demo, any_records)
+    if experiment.init is None and not experiment.fit.epochs:
+        raise InputError("--epochs 0 evaluates what --init knows, and must be greater without it, got 0")
     cli.load_tensorflow()
     from tfmusic import pretrained, training
 

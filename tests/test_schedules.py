@@ -20,7 +20,7 @@ from records.datasets.clip import Source
 from tests.conftest import EXPERIMENT, LAYOUT, ROOT, read_csv
 from tests.test_training import assert_same_run, state_of
 from tfmusic import callbacks, catalogue, cli, data, evaluate, models, optimizers, report, run, schema, training
-from tfmusic.config import Data, Experiment, Features, Fit, InputError, Loss, Net
+from tfmusic.config import Data, Experiment, Features, Fit, FrontEnd, InputError, Loss, Net
 
 TWO_STAGE = {"schedule": "two_stage", "switch_at": (0.5, 0.75), "ema": 0.9, "label_smoothing": 0.1}  # Adam, Adam, SGD, slower SGD
 HALF = {
@@ -238,7 +238,8 @@ def test_clips_are_named_of_chosen_tracks_and_of_sequences(records, collection, 
     layout = LAYOUT.model_copy(update={"payload": "features", "features": features})
     build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), tmp_path / "records", layout)
     manifest = schema.read_manifest(tmp_path / "records")
-    experiment = changed({}, sequences=features, net=Net(name="lstm"), data=Data())
+    frontend = FrontEnd(sample_rate_hz=EXPERIMENT.frontend.sample_rate_hz)
+    experiment = changed({}, sequences=features, frontend=frontend, net=Net(name="lstm"), data=Data())
     batch = [*data.sequence_epochs(tmp_path / "records", manifest, experiment, 2)][3]
     by_pitch = {row["pitch"]: row["path"] for row in read_csv(collection / "clips.csv")}
     expected = [by_pitch[str(round(float(pitch), 3))] for pitch in batch[1]["targets"][:, 0]]

@@ -193,16 +193,15 @@ def test_targets_that_the_records_lack_are_named(records, tmp_path, wanted, mess
         ("tagging", {"targets": ("pitch",)}, "targets are for emotion and multitask"),
         ("tagging", {"loss": {"targets_weight": (2.0,)}}, "loss.targets_weight does nothing for tagging"),
         ("emotion", {"loss": {"targets_weight": (2.0,)}}, "loss.targets_weight does nothing for emotion"),
-        ("tagging", {"frozen": "runs/x", "net": {"name": "mlp"}}, "frontend.n_fft does nothing for net.name mlp"),
+        ("tagging", {"frozen": "runs/x", "net": {"name": "mlp"}}, "frontend.n_fft does nothing for a frozen vector"),
         ("tagging", {"sequences": {}, "net": {"name": "lstm"}}, "frontend.window_s does nothing for sequences"),
-        ("tagging", {"fit": {"epochs": 0}}, "fit.epochs 0 evaluates what --init knows and must be greater without it"),
         ("tagging", {"loss": {"focal_gamma": 3.0}}, "loss.focal_gamma does nothing for bce"),
         ("emotion", {"targets": ("pitch", "pitch")}, "targets must be different ones"),
         ("emotion", {"evaluation": {"pool": "max"}}, "evaluation.pool does nothing for emotion"),
         (
             "tagging",
             {"frozen": "runs/x", "frontend": {}, "net": {"name": "mlp"}, "augment": {"spec_augment": {"probability": 0.5}}},
-            "does nothing for net.name mlp",
+            "augment.spec_augment does nothing for a frozen vector",
         ),
     ],
 )

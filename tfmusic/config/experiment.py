@@ -122,8 +122,6 @@ class Experiment(Settings):
             check_read("data", self.data, "oversample", {*Data.model_fields} - {"shuffle_buffer"})
         if self.init is not None and self.net.weights is not None:
             raise ValueError(f"net.weights stand in place of --init {self.init}, which must be left out beside them, got {self.net.weights}")
-        if self.init is None and not self.fit.epochs:
-            raise ValueError("fit.epochs 0 evaluates what --init knows and must be greater without it, got 0")
         if self.init is None and self.net.weights is None:
             for name, value in (("freeze", self.freeze), ("fit.init_learning_rate", self.fit.init_learning_rate)):
                 if value is not None:
