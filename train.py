@@ -86,6 +86,7 @@ def main() -> None:
         return
     experiment = defaults(choice, rest)
     settings = cli.parse(Train, prog=PROG, default=Train(experiment=experiment))
+    check_strengths(settings.experiment, experiment)
     start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
 
 
@@ -139,6 +140,16 @@ def check_made(experiment: Experiment, source: Path, flag: str) -> None:
             f"{experiment.recipe} learns from a run, which {flag} must name, got none in {source}; "
             f"make it with: {PROG} --recipe {maker} --records DIR --out {source}, or with --demo in place of --records DIR"
         )
+
+
+def check_strengths(chosen: Experiment, standing: Experiment) -> None:
+    """Refuses a strength of an augmentation that is given while its probability is 0; one that a recipe has may stay."""
+    for kind in ("waveform", "spec_augment"):
+        ours, theirs = getattr(chosen.augment, kind), getattr(standing.augment, kind)
+        given = [name for name, value in ours if name != "probability" and value != getattr(theirs, name)]
+        if given and not ours.probability:
+            flag = f"--augment.{kind}.".replace("_", "-")
+            raise InputError(f"{flag}{given[0].replace('_', '-')} does nothing while {flag}probability is 0; set it, to .5 for instance")
 
 
 def check_source(experiment: Experiment, records: Location | None, demo: bool, any_records: bool) -> None:

@@ -67,6 +67,13 @@ def call_here(script: str, *arguments) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(script, code, *(stream.buffer.getvalue().decode() for stream in (out, errors)))
 
 
+SEQUENCE_PARTS = {  # of EXPERIMENT, for a net that reads sequences
+    "frontend": FrontEnd(sample_rate_hz=RATE_HZ),
+    "data": Data(),
+    "evaluation": Evaluation(bootstrap=20),
+}
+
+
 def tone(frequency_hz: float, seconds: float, rate_hz: int = RATE_HZ, level: float = 0.3, seed: int = 0) -> np.ndarray:
     """A sine in a little noise, float `[shape=(samples,)]`."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz

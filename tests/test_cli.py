@@ -27,6 +27,7 @@ def call(*arguments, cwd=ROOT):
         ("--recipe mtat_cnn9d", "--recipe must be one of tagging, genre, events"),
         ("--recipe mtat_cnn2d", "python -m records build"),
         ("--task tagging --records nowhere", "nowhere has no manifest.json"),
+        ("--task tagging --demo --augment.waveform.stretch .1", "--augment.waveform.stretch does nothing while --augment.waveform.probability is 0"),
         ("--task tagging --demo --epochs 0", "--epochs 0 evaluates what --init knows, and must be greater without it, got 0"),
         ("--task tagging --net.name cnn9d --records nowhere", "invalid choice 'cnn9d' for argument '--net.name'"),
         ("--demo --records nowhere", "--demo brings its own records"),

@@ -17,7 +17,7 @@ from export import similar
 from export.predict import Predictor
 from records.build import build
 from records.datasets.clip import Source
-from tests.conftest import EXPERIMENT, LAYOUT, ROOT, tone
+from tests.conftest import EXPERIMENT, LAYOUT, ROOT, SEQUENCE_PARTS, tone
 from tests.test_export import predict
 from tfmusic import evaluate, models, pretrained, report, run, training
 from tfmusic.config import Experiment, Features, InputError, Net
@@ -38,8 +38,7 @@ def of_sequences(collection, tmp_path_factory):
     directory = tmp_path_factory.mktemp("sequences")
     layout = LAYOUT.model_copy(update={"payload": "features", "features": SETTINGS})
     build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection), directory / "records", layout)
-    frontend = {"sample_rate_hz": EXPERIMENT.frontend.sample_rate_hz}
-    settings = experiment(sequences=SETTINGS.model_dump(), frontend=frontend, net={"name": "lstm", "width": 0.125}, data={})
+    settings = experiment(sequences=SETTINGS.model_dump(), net={"name": "lstm", "width": 0.125}, **SEQUENCE_PARTS)
     out = training.fit(settings, directory / "records", directory / "run")
     return out, bundling.bundle(out)
 

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from tests.conftest import EXPERIMENT
 from tests.test_data import AUGMENTED, take
-from tfmusic import config, data, evaluate, imbalance, losses, models, run, schema, training
+from tfmusic import config, data, evaluate, imbalance, losses, models, recipes, run, schema, training
 from tfmusic.config import InputError, Loss
 
 
@@ -112,6 +112,20 @@ def test_logits_taken_over_keep_their_bias_and_new_labels_get_the_prior(trained,
 
 
 # --- oversampling -------------------------------------------------------------------------------------------------------------------------
+def test_the_share_of_the_fsd50k_recipes_is_within_reach_of_its_classes():
+    """144 leaves below 56 classes, 36,796 clips of one leaf and its parent, frequencies falling as 1 / rank: the most a label can have is 1 / 144."""
+    random = np.random.default_rng(0)
+    leaves = random.choice(144, 36_796, p=(weights := 1 / np.arange(5, 149)) / weights.sum())
+    labels = np.zeros((len(leaves), 200), np.uint8)
+    labels[np.arange(len(leaves)), leaves] = labels[np.arange(len(leaves)), 144 + leaves % 56] = 1
+    for name in ("fsd50k_cnn4_oversampled", "fsd50k_cnn4_best"):
+        share = recipes.RECIPES[name]().data.oversample
+        times = imbalance.repeats(labels, share)
+        assert (times @ labels / len(labels)).min() > share * (1 - 1e-6)
+    with pytest.raises(InputError, match="at most 0.006944"):
+        imbalance.repeats(labels, 0.01)
+
+
 def test_repeats_by_hand():
     """4 tracks of a, a, a+b, none; f = 3/4, 1/4. For t = .4: b's track is due .4 / .25 = 1.6; a's .4 / .75 = .53 is below u = 2.4 / 3 = .8."""
     labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])

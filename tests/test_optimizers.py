@@ -116,19 +116,23 @@ def test_a_scale_lowers_the_rate_and_a_restart_forgets_the_moments():
 
 
 # --- averages, clipping, loss scale, nan ----------------------------------------------------------------------------------------------------
-def test_averages_are_the_recursion_and_stand_in_for_trained_weights_only():
+def test_averages_are_the_recursion_of_weights_and_statistics():
+    """The decay is (1 + t) / (10 + t) after t steps, 2/11 to 5/14, and from there on .35; the statistics that are kept are of such weights, too."""
     net = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
-    optimizer, random = optimizers.make(Fit(ema=0.8, learning_rate=0.1)), np.random.default_rng(0)
+    random, statistics = np.random.default_rng(0), net.layers[0].non_trainable_variables
+    optimizer = optimizers.make(Fit(ema=0.35, learning_rate=0.1), watched=statistics)
     net.compile(optimizer, "mse")
     seen = []
-    for _ in range(4):
+    for _ in range(6):
         net.train_on_batch(random.normal(size=(8, 2)), random.normal(size=(8, 1)))
         seen.append([np.array(weight) for weight in net.weights])
-    for place, (found, variable) in enumerate(zip(optimizers.averaged(net, optimizer), net.weights, strict=True)):
+    for place, found in enumerate(optimizers.averaged(net, optimizer)):
         expected = seen[0][place]
-        for weights in seen[1:]:
-            expected = 0.8 * expected + 0.2 * weights[place]
-        np.testing.assert_allclose(found, expected if variable.trainable else seen[-1][place], rtol=1e-5, atol=1e-7)
+        for step, weights in enumerate(seen[1:], start=1):
+            decay = min(0.35, (1 + step) / (10 + step))
+            expected = decay * expected + (1 - decay) * weights[place]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(net.layers[0].moving_mean, seen[0][2])  # it moved
 
 
 def test_without_averages_they_are_the_weights():

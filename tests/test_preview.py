@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import EXPERIMENT, RATE_HZ
+from tests.conftest import EXPERIMENT, RATE_HZ, SEQUENCE_PARTS
 from tfmusic import data, pictures, preview, preview_cli, schema
 from tfmusic.config import Augment, Experiment, InputError, SpecAugment, WaveformAugment
 
@@ -86,7 +86,7 @@ def test_the_command_writes_what_plays_offline(records, tmp_path, capsys):
 
 
 def test_what_cannot_be_shown_is_refused(records, manifest):
-    sequences = Experiment.model_validate(EXPERIMENT.model_dump() | {"sequences": {}, "net": {"name": "lstm"}, "frontend": {}, "data": {}})
+    sequences = Experiment.model_validate(EXPERIMENT.model_dump() | {"sequences": {}, "net": {"name": "lstm"}} | SEQUENCE_PARTS)
     with pytest.raises(InputError, match="nothing augments"):
         preview.examples(records, manifest, sequences, 1)
     with pytest.raises(InputError, match="must be > 0, got 0"):

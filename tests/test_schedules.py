@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from records.build import build
 from records.datasets.clip import Source
-from tests.conftest import EXPERIMENT, LAYOUT, ROOT, read_csv
+from tests.conftest import EXPERIMENT, LAYOUT, ROOT, SEQUENCE_PARTS, read_csv
 from tests.test_training import assert_same_run, state_of
 from tfmusic import callbacks, catalogue, cli, data, evaluate, models, optimizers, report, run, schema, training
-from tfmusic.config import Data, Experiment, Features, Fit, FrontEnd, InputError, Loss, Net
+from tfmusic.config import Data, Experiment, Features, Fit, InputError, Loss, Net
 
 TWO_STAGE = {"schedule": "two_stage", "switch_at": (0.5, 0.75), "ema": 0.9, "label_smoothing": 0.1}  # Adam, Adam, SGD, slower SGD
 HALF = {
@@ -160,9 +160,11 @@ def test_the_report_says_whether_the_run_overtrained(uninterrupted):
     assert "vertrained" in (uninterrupted(TWO_STAGE) / run.REPORT).read_text()
     rows = [{"epoch": n, "loss": 1 - n / 10, "val_loss": value} for n, value in enumerate([0.7, 0.5, 0.6, 0.7, 0.8])]
     assert report.overtraining(rows) == (
-        "Overtrained from epoch 2 on: in 3 epochs since, the training loss fell from 0.900 to 0.600 and the validation loss rose from 0.500 to 0.800."
+        "Overtrained after epoch 2: in 3 epochs since, the training loss fell from 0.900 to 0.600 and the validation loss rose from 0.500 to 0.800."
     )
     assert report.overtraining(rows[:4]) == "Not overtrained: the validation loss was lowest in epoch 2 of 4, 0.500."
+    wavering = [{"epoch": n, "loss": 1 - n / 10, "val_loss": value} for n, value in enumerate([0.5, 0.4, 0.4002, 0.4003, 0.4002])]
+    assert report.overtraining(wavering).startswith("Not overtrained") and report.overtraining(rows[:3]).startswith("Too few epochs to tell")
     assert report.overtraining([{"epoch": 0, "loss": 1.0}]) == report.overtraining([]) == ""
 
 
@@ -238,8 +240,7 @@ def test_clips_are_named_of_chosen_tracks_and_of_sequences(records, collection, 
     layout = LAYOUT.model_copy(update={"payload": "features", "features": features})
     build(Source(dataset="csv", csv=collection / "clips.csv", audio=collection, targets=("pitch",)), tmp_path / "records", layout)
     manifest = schema.read_manifest(tmp_path / "records")
-    frontend = FrontEnd(sample_rate_hz=EXPERIMENT.frontend.sample_rate_hz)
-    experiment = changed({}, sequences=features, frontend=frontend, net=Net(name="lstm"), data=Data())
+    experiment = changed({}, sequences=features, net=Net(name="lstm"), **SEQUENCE_PARTS)
     batch = [*data.sequence_epochs(tmp_path / "records", manifest, experiment, 2)][3]
     by_pitch = {row["pitch"]: row["path"] for row in read_csv(collection / "clips.csv")}
     expected = [by_pitch[str(round(float(pitch), 3))] for pitch in batch[1]["targets"][:, 0]]

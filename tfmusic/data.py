@@ -140,7 +140,7 @@ def train_batches(
     features_of = _features_of(experiment, frontend)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        seed = _epoch_seed(experiment, epoch)
+        seed = epoch_seed(experiment, epoch)
 
         def example_of(step, batch):
             waveforms, truth, index = batch
@@ -193,7 +193,7 @@ def chosen_batches(
         return tf.one_hot(found, columns) if found.shape.rank == 1 else tf.cast(found, tf.float32)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        seed = tf.stack([tf.constant(fit.seed, tf.int64), epoch])
+        seed = epoch_seed(experiment, epoch)
         rows = _chosen(choose, epoch, steps, fit.batch_size)
 
         def example_of(rows, batch):
@@ -211,7 +211,7 @@ def chosen_batches(
 def _shuffled_windows(
     directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor, named: bool = False
 ) -> tf.data.Dataset:
-    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+    seed = epoch_seed(experiment, epoch)
     return _shuffle(windows(directory, manifest, experiment, epoch, named), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
 
 
@@ -321,7 +321,7 @@ def _features_of(experiment: Experiment, frontend: Callable[[tf.Tensor], Feature
     return lambda waveforms, seed, index: masked(experiment, frontend(heard(experiment, waveforms, seed, index)), seed, index)
 
 
-def _epoch_seed(experiment: Experiment, epoch: tf.Tensor) -> tf.Tensor:
+def epoch_seed(experiment: Experiment, epoch: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
 
 
@@ -346,7 +346,7 @@ def windows(
         `[shape=(targets,)]`}, index int64 scalar: the window's number in the epoch).
     """
     crops = experiment.data.crops_per_clip
-    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+    seed = epoch_seed(experiment, epoch)
     visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
     drawn = experiment.data.crop == "random"
     records = visits.flat_map(lambda visit: _visit(directory, manifest, visit if drawn else 0 * visit, _seeds(seed, CROP, visit)))
@@ -363,7 +363,7 @@ def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue:
         rows: of the catalogue, int64 `[shape=(n,)]`.
         epoch: number of the epoch, an int64 scalar.
     """
-    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), epoch])
+    seed = epoch_seed(experiment, epoch)
     files, file, offsets, first = (tf.constant(column) for column in (catalogue.files, catalogue.file, catalogue.offsets, catalogue.first))
 
     def record_of(index, row):

@@ -46,7 +46,7 @@ def write(run_directory: Path | str, count: int = 2, track: int = 0) -> Path:
             Exhibit(f"Filters of {layer.name}", f"{text} {told}", figure=pictures.tiles(_planes(kernel), signed=True)),
             Exhibit(
                 f"Gradients of {layer.name}",
-                f"Of the highest output by the filters, for this window. {told} Where all is 0 the window teaches them nothing.",
+                f"Of the highest output by the filters, for this window: which of them it hangs on. {told}",
                 figure=pictures.tiles(_planes(gradient), signed=True),
             ),
             Exhibit(f"Activations of {layer.name}", "Frames from left to right.", figure=pictures.tiles(_maps(activations))),

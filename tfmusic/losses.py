@@ -239,7 +239,7 @@ class WeightedCrossentropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable("tfmusic")
 class TargetLoss(keras.losses.Loss):
-    """`squared_error` as a Keras loss; arguments as there."""
+    """`squared_error` as a Keras loss, the mean over the examples of which something is known; arguments as there."""
 
     def __init__(self, deviations, weights=(1.0,), reduction="sum_over_batch_size", name="target_loss", dtype=None):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
@@ -252,7 +252,9 @@ class TargetLoss(keras.losses.Loss):
         self.deviations, self.weights = [*map(float, deviations)], [*map(float, weights)]
 
     def call(self, y_true, y_pred):
-        return squared_error(y_true, y_pred, self.deviations, self.weights)
+        known = ops.any(ops.logical_not(ops.isnan(y_true)), axis=-1)
+        share = ops.mean(ops.cast(known, "float32"))  # of the examples that Keras takes the mean over
+        return squared_error(y_true, y_pred, self.deviations, self.weights) / ops.maximum(share, 1e-7)
 
     def get_config(self):
         return {**super().get_config(), "deviations": self.deviations, "weights": self.weights, "dtype": self.dtype}

@@ -79,6 +79,7 @@ class PartwiseAdam(keras.optimizers.Adam):
         self.scale = self.add_variable((), "ones", "float32", "only_first_replica", name="scale")
         self.failed = self.add_variable((), keras.initializers.Constant(-1), "int64", "only_first_replica", name="failed")
         self.seen = self.add_variable((), "zeros", "int64", "only_first_replica", name="seen")
+        self._averaged_statistics = [self.add_variable_from_reference(one, name="average") for one in self.watched] if self.use_ema else []
 
     def _get_current_learning_rate(self):
         return super()._get_current_learning_rate() * (self.scale if self.built else 1.0)
@@ -113,6 +114,20 @@ class PartwiseAdam(keras.optimizers.Adam):
         self.assign(momentum, MOMENTUM * momentum + gradient)
         self.assign_sub(variable, learning_rate * (gradient + MOMENTUM * momentum))
 
+    def averages(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """What is averaged, and its average: trained weights, and what batch normalization knows of the outputs of such weights."""
+        if not self.use_ema:
+            return []
+        weights = zip(self._trainable_variables, self._model_variables_moving_average, strict=True)
+        return [*weights, *zip(self.watched, self._averaged_statistics, strict=True)]
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Keras' own, with statistics, and a decay that is less at first: after t steps (1 + t) / (10 + t) at most, as TensorFlow's has it."""
+        step = ops.cast(self.iterations, "float32")
+        decay = ops.where(step > 0, ops.minimum(self.ema_momentum, (1 + step) / (10 + step)), 0.0)
+        for variable, average in self.averages():
+            average.assign(decay * average + (1 - decay) * ops.cast(variable, average.dtype))
+
     def restart(self, scale: float) -> None:
         """Goes on from the weights as they are now: moments begin anew, averages from here.
 
@@ -121,9 +136,8 @@ class PartwiseAdam(keras.optimizers.Adam):
         """
         for variable in (*self._momentums, *self._velocities):
             variable.assign(ops.zeros_like(variable))
-        if self.use_ema:
-            for variable, average in zip(self._trainable_variables, self._model_variables_moving_average, strict=True):
-                average.assign(variable)
+        for variable, average in self.averages():
+            average.assign(variable)
         self.scale.assign(scale)
 
     def get_config(self):
@@ -180,12 +194,7 @@ def averaged(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> list[
         model: the one that is trained, or a part of it.
         optimizer: of `make`.
     """
-    found = inner(optimizer)
-    averages = (
-        {id(one): other for one, other in zip(found._trainable_variables, found._model_variables_moving_average, strict=True)}
-        if found.use_ema
-        else {}
-    )
+    averages = {id(variable): average for variable, average in inner(optimizer).averages()}
     return [ops.convert_to_numpy(averages.get(id(variable), variable)) for variable in model.weights]
 
 

@@ -56,7 +56,7 @@ def examples(records: Path | RemotePath, manifest: schema.Manifest, experiment: 
         raise InputError(f"the number of examples must be > 0, got {count}")
     data.check_records(manifest, experiment)
     frontend, augment, number = LogMel(experiment.frontend), experiment.augment, tf.constant(epoch, tf.int64)
-    seed = tf.stack([tf.constant(experiment.fit.seed, tf.int64), number])
+    seed = data.epoch_seed(experiment, number)
     samples, batch_size = experiment.frontend.window_samples, experiment.fit.batch_size
     found: list[Example] = []
     stream = data.raw_batches(records, manifest, experiment, number)

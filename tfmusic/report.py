@@ -7,6 +7,7 @@ import dataclasses
 import html
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from tfmusic.tables import NAMES, number
 from tfmusic.tasks import TASKS
 
 CONFUSIONS = 5  # that are named
-RISING = 3  # epochs without a lower validation loss, while that of training falls, that are called overtraining
+RISING = 3  # epochs without a lower validation loss, while that of training falls, that are called overtraining,
+RISEN = 0.01  # if it stands higher by this share, and by its usual change from epoch to epoch
 AUGMENTED = 4  # training examples that are shown
 
 
@@ -110,17 +112,21 @@ def overtraining(history: list[dict[str, float]]) -> str:
     """Whether the validation loss has risen for some epochs while that of training fell; nothing where there is no validation loss.
 
     >>> overtraining([{"epoch": 0, "loss": 0.5, "val_loss": 0.4}, *({"epoch": n, "loss": 0.3, "val_loss": 0.6} for n in (1, 2, 3))])
-    'Overtrained from epoch 1 on: in 3 epochs since, the training loss fell from 0.500 to 0.300 and the validation loss rose from 0.400 to 0.600.'
+    'Overtrained after epoch 1: in 3 epochs since, the training loss fell from 0.500 to 0.300 and the validation loss rose from 0.400 to 0.600.'
     """
     known = [row for row in history if not math.isnan(row.get("val_loss", math.nan))]
     if not known:
         return ""
+    if len(known) <= RISING:
+        return f"Too few epochs to tell whether it overtrained: {len(known)}."
     lowest, last = min(known, key=lambda row: row["val_loss"]), known[-1]
+    changes = [abs(after["val_loss"] - before["val_loss"]) for before, after in itertools.pairwise(known)]
+    risen = last["val_loss"] - lowest["val_loss"] > max(RISEN * abs(lowest["val_loss"]), statistics.median(changes))
     since = int(last["epoch"] - lowest["epoch"])
     trained, validated = (f"from {number(lowest[name])} to {number(last[name])}" for name in ("loss", "val_loss"))
-    if since >= RISING and last["loss"] < lowest["loss"]:
+    if since >= RISING and risen and last["loss"] < lowest["loss"]:
         return (
-            f"Overtrained from epoch {lowest['epoch'] + 1:g} on: in {since} epochs since, the training loss fell {trained} and the validation loss "
+            f"Overtrained after epoch {lowest['epoch'] + 1:g}: in {since} epochs since, the training loss fell {trained} and the validation loss "
             f"rose {validated}."
         )
     return f"Not overtrained: the validation loss was lowest in epoch {lowest['epoch'] + 1:g} of {len(history)}, {number(lowest['val_loss'])}."
@@ -266,7 +272,7 @@ def _card(directory: Path, info: run.RunInfo, manifest: schema.Manifest, found: 
         ["hears", f"sequences of {experiment.sequences.kind}" if experiment.sequences else windows],
         ["says", ", ".join(f"{name} ({activation})" if name == "tags" else name for name in deployed.output)],
         ["labels", ", ".join(manifest.labels) or "none"],
-        ["learnt from", f"{manifest.dataset}: {splits} tracks, {sum(map(manifest.hours, manifest.splits)):.2f} hours"],
+        ["learnt from", f"{manifest.dataset}: {splits} tracks, {manifest.hours('train'):.2f} hours of training"],
         ["trained", f"{len(found.history)} epochs, the best {best['epoch'] + 1:g} by {experiment.fit.monitor}" if best else "not here"],
         ["tested", f"{test['tracks']} tracks: " + ", ".join(f"{NAMES[name]} {number(test[name])}" for name in found.watched)],
         ["made with", ", ".join(f"{name} {version}" for name, version in {"tfmusic": info.code_version, **info.versions}.items())],

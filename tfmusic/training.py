@@ -235,7 +235,8 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
         return evaluate.score_split(score, info.records, manifest, "valid", experiment)
 
     switches = optimizers.stages(settings)
-    patience = {"patience": settings.patience, "start_from_epoch": switches[0][-1] if settings.schedule == "two_stage" else 0}
+    begin = {"two_stage": switches[0][-1], "cosine": settings.epochs}  # of others at once
+    patience = {"patience": settings.patience, "start_from_epoch": begin.get(settings.schedule, 0)}
     scheduled = {
         "plateau": [callbacks.Plateau(settings.monitor, settings.plateau_factor, settings.plateau_patience)],
         "two_stage": [callbacks.Stages(*switches, settings.monitor)],

@@ -53,6 +53,7 @@ def tune(args: Sequence[str] = ()) -> None:
     experiment = train.defaults(choice.model_copy(update={"epochs": None}), rest)
     settings = cli.parse(Tune, prog=PROG, args=args, default=Tune(experiment=_with_epochs(experiment, choice.epochs)))
     search, chosen = settings.search, settings.experiment
+    train.check_strengths(chosen, experiment)
     train.check_source(chosen, search.records, search.demo, experiment.recipe in recipes.DEFAULTS.values())
     found = space.read(chosen, recipes.space(chosen), search.space, search.only)
     out = search.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-search-{chosen.recipe}"

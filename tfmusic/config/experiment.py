@@ -35,7 +35,13 @@ TASKS_WITH_TARGETS = ("emotion", "multitask")
 SEQUENCE_NETS = ("lstm",)  # that read tracks of any length
 INPUT_READS = {  # what a net that hears no log-mel of its own reads of these sections
     "a frozen vector": {"frontend": {"sample_rate_hz", "window_s", "short"}, "augment": {"waveform", "mixup_alpha"}},
-    "sequences": {"frontend": {"sample_rate_hz"}, "augment": set(), "data": {"shuffle_buffer"}, "fit": {*Fit.model_fields} - {"steps_per_execution"}},
+    "sequences": {
+        "frontend": {"sample_rate_hz"},
+        "augment": set(),
+        "data": {"shuffle_buffer"},
+        "evaluation": {"bootstrap"},
+        "fit": {*Fit.model_fields} - {"steps_per_execution"},
+    },
 }  # batches of sequences differ in size
 
 
@@ -135,8 +141,8 @@ class Experiment(Settings):
         kind = "sequences" if self.sequences is not None else "a frozen vector" if self.net.name == "mlp" else None
         for name, read in INPUT_READS.get(kind, {}).items():
             check_read(name, getattr(self, name), kind, read)
-        if self.task == "emotion" or self.sequences is not None:
-            check_read("evaluation", self.evaluation, "emotion and sequences", {*Evaluation.model_fields} - {"pool"})
+        if self.task == "emotion":
+            check_read("evaluation", self.evaluation, "emotion", {*Evaluation.model_fields} - {"pool"})
         if self.sequences is None:
             return
         if self.net.name not in SEQUENCE_NETS:

@@ -87,7 +87,7 @@ class Net(Settings):
         "crnn_fsd", "cnn6", "cnn10", "cnn14", "mobile", "efficientnet_b0", "densenet121", "vgg13", "vgg16", "vgg19", "resnet18", "resnet34",
         "resnet50", "resnet101",
     ] = Field("cnn2d", description="Key of tfmusic.models.MODELS.")  # fmt: skip
-    width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters.")
+    width: float = Field(1.0, gt=0, description="Factor on every layer's number of filters; linear has none.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of units dropped before the heads.")
     embedding: int = Field(0, ge=0, description="Dimensions that the embedding is projected to; 0: the vector that the tags come from.")
     weights: Path | None = Field(None, description="File of another project that the trunk begins with: PANNs' .pth, keras.applications' .h5.")
@@ -194,7 +194,9 @@ class Fit(Settings):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label that goes to the average of all answers.")
     monitor: str = Field("val_map", description="Figure of every epoch's log that picks the best one, greater is better.")
     init_learning_rate: float | None = Field(None, ge=0, description="Step size of all layers but the heads, after --init; none: that of all.")
-    patience: int = Field(10, gt=0, description="Epochs without a better monitor after which training stops; two_stage: from its last switch on.")
+    patience: int = Field(
+        10, gt=0, description="Epochs without a better monitor after which training stops; two_stage: from its last switch on. cosine: it does not."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the net in training; auto: bfloat16 where the processor computes in it. All else is float32."
     )
@@ -208,6 +210,10 @@ class Fit(Settings):
     def _consistent(self) -> Fit:
         unread = set.union(*SCHEDULE_READS.values()) - SCHEDULE_READS[self.schedule]
         check_read("fit", self, f"schedule {self.schedule}", {*Fit.model_fields} - unread)
+        if self.warm_up_epochs >= self.epochs > 0:
+            raise ValueError(f"warm_up_epochs must be below epochs = {self.epochs}, got {self.warm_up_epochs:g}")
+        if self.schedule == "plateau" and self.plateau_patience >= self.patience:
+            raise ValueError(f"plateau_patience must be below patience = {self.patience}, which ends the training, got {self.plateau_patience}")
         if self.deterministic and self.xla == "on":
             raise ValueError("xla must be auto or off where deterministic is set, which Keras compiles without it, got on")
         if list(self.switch_at) != sorted({*self.switch_at}):

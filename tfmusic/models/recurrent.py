@@ -101,7 +101,8 @@ def lstm(features: keras.KerasTensor, width: float = 1.0, layers=LSTM) -> keras.
     """LSTMs over a sequence of any length, padded with frames of exact zeros, which are left out everywhere.
 
     Masking, batch normalization over the frames that are there, LSTM layers; the last layer's state after the last such frame. Padding must come
-    last. The report (S4) gives no sizes; ours count 264,714 trainable parameters with 128 features a frame and 10 classes.
+    last; a frame of exact zeros before it, as silence is in chroma, is left out as well. The report (S4) gives no sizes; ours count 264,714
+    trainable parameters with 128 features a frame and 10 classes.
 
     Up to 64 frames, where their number is known, the layers are unrolled for runtimes without loops.
 

@@ -62,15 +62,15 @@ SPACES = {  # task, or how the names of recipes begin -> what `tune` changes of 
     "emotion": NET | MASKS,
     "multitask": NET | MASKS,
     "similarity": NET | MASKS | ALIKE,
-    "fsd50k_cnn4_oversampled": LABELS | {"data.oversample": Range(0.002, 0.02, log=True)},  # how many windows rare classes get
-    "fsd50k_cnn4_best": LABELS | {"data.oversample": Range(0.002, 0.02, log=True)},
+    "fsd50k_cnn4_oversampled": LABELS | {"data.oversample": Range(0.001, 0.006, log=True)},  # how many windows rare classes get
+    "fsd50k_cnn4_best": LABELS | {"data.oversample": Range(0.001, 0.006, log=True)},
 }
 
 
 def space(experiment: Experiment) -> Space:
     """What a search changes of a recipe: its learning rate, from a tenth to ten times, and of `SPACES` all that it reads.
 
-    The width stays that of the weights that a net begins with.
+    The width stays that of the weights that a net begins with; `linear` has none.
 
     >>> space(RECIPES["gtzan_mtt_embedding"]())["fit.learning_rate"]
     Range(low=1e-05, high=0.001, log=True)
@@ -79,7 +79,7 @@ def space(experiment: Experiment) -> Space:
     rate = experiment.fit.learning_rate
     declared = {"fit.learning_rate": Range(rounded(rate / STEP_SIZES), rounded(rate * STEP_SIZES), log=True)}
     declared |= SPACES[max(fitting, key=len)]
-    if experiment.init or experiment.net.weights:
+    if experiment.init or experiment.net.weights or experiment.net.name == "linear":
         del declared["net.width"]
     return {path: one for path, one in declared.items() if _reads(experiment, path, one)}
 

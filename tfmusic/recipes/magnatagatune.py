@@ -1,6 +1,7 @@
 """Tagging MagnaTagATune with 50 tags: the systems of report S1, and nets of the literature that stand beside them.
 
 The reports' scores are of an unpublished subset of 9,074 clips, an orientation and not a protocol; published ones name their split.
+Nets of Won et al. (SMC 2020) have their Adam and then SGD, but decoupled weight decay where theirs was an L2 term of the loss.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def mtat_musicnn() -> Experiment:
     """musicnn from fresh weights with its own front end: MagnaTagATune, 50 tags, 187 frames of log10(10,000 x + 1).
 
     Reported test ROC-AUC .87; published .907 / PR .383 on the full split by its authors, .911 / .449 on the clean one (Won et al., SMC 2020, whose
-    Adam and then SGD it has). It hears what its authors' nets heard in training: `musicnn_patch`, no frame of which holds padding. A GPU is
+    Adam and then SGD it has). Its filters are those of the published checkpoints, 128, 64 and 32 frames wide, where the reports have 129, 65 and
+    33. It hears what its authors' nets heard in training: `musicnn_patch`, no frame of which holds padding. A GPU is
     advised: on 2 CPU cores a step of 16 windows takes seconds. `mtt_musicnn` has the published weights.
     """
     hop = Evaluation(hop_s=187 * 256 / 16_000)

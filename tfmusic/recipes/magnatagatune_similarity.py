@@ -72,7 +72,7 @@ def mtat_similarity_short_chunk_res() -> Experiment:
 
     The reports' number is missing. A GPU is advised: on 2 CPU cores a step of 48 windows takes about three seconds.
     """
-    experiment = _mtat_similarity("mtat_similarity_short_chunk_res", net="short_chunk_res")
+    experiment = _mtat_similarity("mtat_similarity_short_chunk_res", net="short_chunk_res", dropout=0.5)
     tagger = mtat_short_chunk_res()
     return experiment.model_copy(update={"frontend": tagger.frontend, "evaluation": tagger.evaluation})
 
