@@ -58,7 +58,7 @@ FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisio
 FREE |= {"tables", "page", "pictures", "summary", "compare", "space", "tune_report", "tune_cli", "preview_cli", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
-    {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers"},
+    {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers", "parts"},
     {"models", "catalogue", "pretrained", "leaks"},
     {"tasks", "data"},
     {"callbacks", "throughput", "evaluate", "exhibits", "preview", "board", "layers", "report"},

@@ -19,6 +19,7 @@ from tfmusic.catalogue import Catalogue, Track
 from tfmusic.config import Experiment, InputError
 from tfmusic.files import RemotePath
 from tfmusic.frontend import LogMel
+from tfmusic.parts import WHOLE, Part
 from tfmusic.waveform import augment_waveforms, samples_read
 
 PARSED_TOGETHER = 16  # records; one call for each costs more than the parsing
@@ -116,6 +117,7 @@ def train_batches(
     frontend: Callable[[tf.Tensor], Features] | None = None,
     catalogue: Catalogue | None = None,
     choose: Callable[[int], np.ndarray] | None = None,
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """Stream of training batches, epoch after epoch, `steps_per_epoch` batches each.
 
@@ -126,6 +128,7 @@ def train_batches(
         first_epoch: where to begin `int >= 0`.
         frontend: waveforms in -1..1 `[shape=(batch, samples)]` to the features of the net; none: the experiment's log-mel.
         catalogue, choose: as in `chosen_batches`, for epochs of chosen tracks in their order; none: every track `crops_per_clip` times, shuffled.
+        part: the rows to give out; with several devices a step is a batch for each, one after the other. Examples are mixed up within these.
 
     Returns:
         (features float32 `[shape=(batch, frames, mels)]`, or as the front end gives them, {"labels": float32 `[shape=(batch, labels)]`,
@@ -142,11 +145,11 @@ def train_batches(
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = epoch_seed(experiment, epoch)
 
-        def example_of(step, batch):
+        def example_of(number, batch):
             waveforms, truth, index = batch
-            return mixed(experiment, features_of(waveforms, seed, index), truth, seed, step)
+            return mixed(experiment, features_of(waveforms, seed, index), truth, seed, part.place(number))
 
-        stream = raw_batches(directory, manifest, experiment, epoch, catalogue, choose).enumerate()
+        stream = raw_batches(directory, manifest, experiment, epoch, catalogue, choose, part).enumerate()
         return stream.map(example_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     return _epochs(epoch_of, fit.epochs, first_epoch)
@@ -209,10 +212,14 @@ def chosen_batches(
 
 
 def _shuffled_windows(
-    directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor, named: bool = False
+    directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor, named: bool = False, part: Part = WHOLE
 ) -> tf.data.Dataset:
     seed = epoch_seed(experiment, epoch)
-    return _shuffle(windows(directory, manifest, experiment, epoch, named), experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0))
+    buffer, keys = experiment.data.shuffle_buffer, _seeds(seed, SHUFFLE, 0)
+    if part.workers == 1:  # windows are smaller than records
+        return _shuffle(windows(directory, manifest, experiment, epoch, named), buffer, keys)
+    records = _shuffle(_visits(directory, manifest, experiment, epoch).enumerate(), buffer, keys)  # in the same order, which is blind to them
+    return _crops(part.own(records, experiment.fit.batch_size), manifest, experiment, seed, named)
 
 
 def clips_of(
@@ -264,23 +271,24 @@ def raw_batches(
     epoch: tf.Tensor,
     catalogue: Catalogue | None = None,
     choose: Callable[[int], np.ndarray] | None = None,
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """The windows of one epoch in their batches, as they are cut: what `train_batches` begins with.
 
     Args:
-        directory, manifest, experiment, catalogue, choose: as in `train_batches`.
+        directory, manifest, experiment, catalogue, choose, part: as in `train_batches`.
         epoch: its number, an int64 scalar.
 
     Returns:
-        `windows`, `steps_per_epoch` full batches of them.
+        `windows`, `steps_per_epoch` full batches of them for each device.
     """
     steps, batch_size = steps_per_epoch(manifest, experiment), experiment.fit.batch_size
     if choose is None:
-        stream = _shuffled_windows(directory, manifest, experiment, epoch)
+        stream = _shuffled_windows(directory, manifest, experiment, epoch, part=part)
     else:
         rows = tf.reshape(_chosen(choose, epoch, steps, batch_size), [-1])
-        stream = chosen_windows(manifest, experiment, catalogue, rows, epoch)
-    return stream.batch(batch_size, drop_remainder=True).take(steps)
+        stream = chosen_windows(manifest, experiment, catalogue, rows, epoch, part)
+    return stream.batch(part.rows(batch_size), drop_remainder=True).take(steps * part.devices)
 
 
 # --- what training examples go through, in this order; `preview` shows what each step does ---------------------------------------------------
@@ -345,15 +353,21 @@ def windows(
         (window int16, longer where it may be played faster `[shape=(samples,)]`, {"labels": float32 `[shape=(labels,)]`, "targets": float32
         `[shape=(targets,)]`}, index int64 scalar: the window's number in the epoch).
     """
+    return _crops(_visits(directory, manifest, experiment, epoch).enumerate(), manifest, experiment, epoch_seed(experiment, epoch), named)
+
+
+def _visits(directory: Path | RemotePath, manifest: schema.Manifest, experiment: Experiment, epoch: tf.Tensor) -> tf.data.Dataset:
+    """The records of one epoch."""
     crops = experiment.data.crops_per_clip
     seed = epoch_seed(experiment, epoch)
     visits = tf.data.Dataset.range(crops * epoch, crops * (epoch + 1))
     drawn = experiment.data.crop == "random"
-    records = visits.flat_map(lambda visit: _visit(directory, manifest, visit if drawn else 0 * visit, _seeds(seed, CROP, visit)))
-    return _crops(records, manifest, experiment, seed, named)
+    return visits.flat_map(lambda visit: _visit(directory, manifest, visit if drawn else 0 * visit, _seeds(seed, CROP, visit)))
 
 
-def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue: Catalogue, rows: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+def chosen_windows(
+    manifest: schema.Manifest, experiment: Experiment, catalogue: Catalogue, rows: tf.Tensor, epoch: tf.Tensor, part: Part = WHOLE
+) -> tf.data.Dataset:
     """A window of each of the chosen tracks, in their order, each start position of a track equally likely, or at its start; result as `windows`.
 
     Args:
@@ -362,6 +376,7 @@ def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue:
         catalogue: of the records.
         rows: of the catalogue, int64 `[shape=(n,)]`.
         epoch: number of the epoch, an int64 scalar.
+        part: those to give out, of batches of fit.batch_size.
     """
     seed = epoch_seed(experiment, epoch)
     files, file, offsets, first = (tf.constant(column) for column in (catalogue.files, catalogue.file, catalogue.offsets, catalogue.first))
@@ -370,14 +385,15 @@ def chosen_windows(manifest: schema.Manifest, experiment: Experiment, catalogue:
         chunks = first[row + 1] - first[row]
         share = tf.cast(augment.hashed_uniform(_seeds(seed, CHUNK, index[None]), 1)[0, 0], tf.float64)
         chunk = tf.cast(share * tf.cast(chunks, tf.float64), tf.int64) if experiment.data.crop == "random" else tf.constant(0, tf.int64)
-        return schema.records_at(files[file[row]], offsets[first[row] + chunk]).take(1).get_single_element()
+        return index, schema.records_at(files[file[row]], offsets[first[row] + chunk]).take(1).get_single_element()
 
-    records = tf.data.Dataset.from_tensor_slices(rows).enumerate().map(record_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    indexed = part.own(tf.data.Dataset.from_tensor_slices(rows).enumerate(), experiment.fit.batch_size)
+    records = indexed.map(record_of, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return _crops(records, manifest, experiment, seed)
 
 
 def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Experiment, seed: tf.Tensor, named: bool = False) -> tf.data.Dataset:
-    """Cuts a window out of every record, at a start in the share that its chunk has of the track.
+    """Cuts a window out of every numbered record, at a start in the share that its chunk has of the track.
 
     All windows are cut as long as the fastest one needs; what is read of it lies in the track, so every start stays as likely as any other.
     """
@@ -399,7 +415,7 @@ def _crops(records: tf.data.Dataset, manifest: schema.Manifest, experiment: Expe
         known |= {"id": example["id"]} if named else {}
         return window, {"labels": tf.cast(example["labels"], tf.float32), **known}, index
 
-    return records.enumerate().batch(PARSED_TOGETHER).map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
+    return records.batch(PARSED_TOGETHER).map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
 
 
 def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: tf.Tensor) -> tf.data.Dataset:
