@@ -171,8 +171,9 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     if experiment.init is None and not experiment.fit.epochs:
         raise InputError("--epochs 0 evaluates what --init knows, and must be greater without it, got 0")
     cli.load_tensorflow()
-    from tfmusic import pretrained, training
+    from tfmusic import distribution, pretrained, training
 
+    team = distribution.processes()  # before the demo's records are made
     out = options.out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment.recipe}"
     if options.fold and not options.records:
         raise InputError("--fold needs --records: a folder with the records of every fold in a folder of its number")
@@ -184,7 +185,8 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
     if options.fold or options.seeds > 1:
         series(experiment, records, out, options.fold, options.seeds)
         return
-    print(f"run: {out}")
+    if team.chief:
+        print(f"run: {out}")
     finish(out, lambda: training.fit(experiment, records, out))
 
 
@@ -192,23 +194,24 @@ def series(experiment: Experiment, records: Location, out: Path, folds: tuple[in
     """A run for each fold and seed, then their mean and interval; the same command goes on where it was interrupted."""
     import keras
 
-    from tfmusic import report, summary, training
+    from tfmusic import distribution, report, summary, training
 
-    runs = []
+    team, runs = distribution.processes(), []
     for fold in folds or (None,):
         for seed in range(experiment.fit.seed, experiment.fit.seed + seeds):
             name = "-".join([f"fold{fold}"] * (fold is not None) + [f"seed{seed}"] * (seeds > 1))
             one = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"seed": seed})})
             runs.append(out / name)
-            print(f"run: {runs[-1]}")
+            team.told(lambda: print(f"run: {runs[-1]}"))
             keras.backend.clear_session()
             try:
                 training.fit_or_resume(one, records / str(fold) if folds else records, runs[-1])
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("the same command goes on, with --out " + str(out)) from None
-            print(report.write(runs[-1]))
-    print(summary.text(summary.summary(runs)))
-    print(f"\nnext:\n  tensorboard --logdir {out}\n  python -m export bundle {runs[0]}")
+            team.told(lambda: print(report.write(runs[-1])))
+    team.told(lambda: print(summary.text(summary.summary(runs))))
+    if team.chief:
+        print(f"\nnext:\n  tensorboard --logdir {out}\n  python -m export bundle {runs[0]}")
 
 
 def demo_records(experiment: Experiment, known: Collection[str] = ()) -> Path:
@@ -244,16 +247,23 @@ def demo_records(experiment: Experiment, known: Collection[str] = ()) -> Path:
 def finish(run_directory: Path, train: Callable[[], object]) -> None:
     """Trains, writes report and bundle, prints the figures and what to do next; what a kill leaves undone, --resume does."""
     from export.bundle import bundle
-    from tfmusic import report
+    from tfmusic import distribution, report
 
     target = run_directory / "bundle"
-    try:
-        train()
+
+    def shown() -> None:
         print(report.write(run_directory))
         if not target.exists():
             bundle(run_directory)
+
+    team = distribution.processes()
+    try:
+        train()
+        team.told(shown)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: {PROG} --resume {run_directory}") from None
+    if not team.chief:
+        return
     experiment = run.read(run_directory).experiment
     task, use = experiment.task, "" if experiment.sequences else f"\n  {USES.get(experiment.task, USE).format(bundle=target)}"
     print(

@@ -61,7 +61,7 @@ LEVELS = [  # each imports from the lines above and its own
     {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers", "parts"},
     {"models", "catalogue", "pretrained", "leaks"},
     {"tasks", "data"},
-    {"callbacks", "throughput", "evaluate", "exhibits", "preview", "board", "layers", "report"},
+    {"callbacks", "distribution", "throughput", "evaluate", "exhibits", "preview", "board", "layers", "report"},
     {"transfer"},
     {"training"},
     {"tune"},

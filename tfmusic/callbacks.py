@@ -42,14 +42,14 @@ class StopAtNaN(keras.callbacks.Callback):
         self.clips, self.steps, self.together, self.directory = clips, steps, together, directory
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.begin = epoch, int(self._optimizer.seen)
+        self.epoch, self.begin = epoch, int(self._optimizer.seen.numpy())
 
     @property
     def _optimizer(self) -> optimizers.PartwiseAdam:
         return optimizers.inner(self.model.optimizer)
 
     def on_train_batch_end(self, batch, logs=None):
-        failed = int(self._optimizer.failed)
+        failed = int(self._optimizer.failed.numpy())
         if failed < 0 and math.isfinite(logs["loss"]):
             return
         if failed >= 0:
@@ -227,10 +227,12 @@ class SaveState(keras.callbacks.Callback):
 
     Args:
         directory: the run's.
+        writes: whether it is this process that does; another one only follows.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, writes: bool = True):
         super().__init__()
+        self.writes = writes
         self.directory, self.callbacks = directory, []  # whose state is kept
         self.history: list[dict[str, float]] = []
         self.saved: dict[str, np.ndarray] | None = None
@@ -273,6 +275,8 @@ class SaveState(keras.callbacks.Callback):
         self.saved = None
 
     def on_epoch_end(self, epoch, logs=None):
+        if not self.writes:
+            return
         self.history.append({"epoch": epoch, **{name: float(value) for name, value in logs.items()}})
         notes = {
             "history": self.history,

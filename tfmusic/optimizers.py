@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfmusic import config
@@ -90,7 +91,8 @@ class PartwiseAdam(keras.optimizers.Adam):
         A finite loss may have a gradient of nan, and the loss of the next batch, which tells, is not the one to blame; a layer of ReLUs may swallow
         nan on its way to the loss, but not on that to the statistics of batch normalization.
         """
-        finite = [ops.all(ops.isfinite(tensor)) for tensor in (*gradients, *self.watched) if tensor is not None]
+        watched = self.watched if tf.distribute.get_strategy().num_replicas_in_sync == 1 else ()  # of all replicas: `_joint`
+        finite = [ops.all(ops.isfinite(tensor)) for tensor in (*gradients, *watched) if tensor is not None]
         good = ops.all(ops.stack(finite)) if finite else True
         self.failed.assign(ops.where(ops.logical_or(good, self.failed >= 0), self.failed, self.seen))
         self.seen.assign_add(1)
@@ -98,9 +100,28 @@ class PartwiseAdam(keras.optimizers.Adam):
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(trainable_variables)
+        grads = self._joint(grads)
         if not self.scaled:
             self.look(grads)
         super().apply(grads, trainable_variables)
+
+    def _joint(self, gradients: Sequence) -> list:
+        """Gradients of the whole batch where replicas have a part of it each: Keras would add them up after clipping, and after `look`.
+
+        What a replica alone knows not to be finite, its statistics of batch normalization, makes the gradients of all so.
+        """
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return list(gradients)
+        found = [tf.convert_to_tensor(one) for one in gradients if one is not None]
+        if self.watched:
+            good = ops.all(ops.stack([ops.all(ops.isfinite(one)) for one in self.watched]))
+            found[0] += tf.cast(tf.where(good, 0.0, math.nan), found[0].dtype)
+        summed = iter(replica.all_reduce("SUM", found))
+        return [None if one is None else next(summed) for one in gradients]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars  # `_joint` has
 
     def update_step(self, gradient, variable, learning_rate):
         place = self._get_variable_index(variable)

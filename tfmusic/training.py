@@ -18,6 +18,7 @@ from tfmusic import (
     callbacks,
     catalogue,
     data,
+    distribution,
     evaluate,
     files,
     imbalance,
@@ -33,6 +34,7 @@ from tfmusic import (
 )
 from tfmusic.config import Experiment, InputError
 from tfmusic.frontend import LogMel
+from tfmusic.parts import Part
 from tfmusic.tasks import TASKS
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}  # precision -> Keras dtype policy
@@ -60,7 +62,28 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str, watcher: k
 
     >>> fit(recipes.tagging(), "data/records", "runs/first")  # doctest: +SKIP
     """
-    out, records = Path(out), files.location(records)
+    out, records, team = Path(out), files.location(records), _team(experiment)
+    if watcher and team.workers > 1:
+        raise InputError("a search trains by itself: TF_CONFIG must not be set")
+    team.told(lambda: _begin(experiment, records, out))
+    try:
+        return resume(out, watcher)
+    except (callbacks.Diverged, distribution.WorkerLost):
+        raise  # --resume says the same, or goes on
+    except InputError:
+        if team.chief and not (out / run.STATE).is_file():  # it could not begin: nothing is left that would refuse the same --out
+            files.remove_tree(out)
+        raise
+
+
+def _team(experiment: Experiment) -> distribution.Team:
+    """Whom this process trains an experiment with; waits for them."""
+    team = distribution.join(experiment.fit, alone=bool(distribution.refused(experiment)))
+    distribution.check(team, experiment)
+    return team
+
+
+def _begin(experiment: Experiment, records: Path | files.RemotePath, out: Path) -> None:
     manifest = schema.read_manifest(records)
     check(manifest, experiment)
     if out.exists() and any(out.iterdir()):
@@ -71,25 +94,24 @@ def fit(experiment: Experiment, records: Path | str, out: Path | str, watcher: k
     info = run.describe(experiment, records, manifest.sha1, manifest.vocabulary_sha1)
     info = info.model_copy(update={"frozen_sha256": transfer.frozen_sha256(experiment)})
     files.write_text(out / run.EXPERIMENT, info.model_dump_json(indent=1))
-    try:
-        return resume(out, watcher)
-    except callbacks.Diverged:
-        raise  # --resume says the same
-    except InputError:
-        if not (out / run.STATE).is_file():  # it could not begin: nothing is left that would refuse the same --out
-            files.remove_tree(out)
-        raise
 
 
 def fit_or_resume(experiment: Experiment, records: Path | str, out: Path | str, watcher: keras.callbacks.Callback | None = None) -> Path:
     """`fit`, or `resume` where the run directory already has this run; a finished one is left as it is. Arguments and errors as of `fit`."""
     out = Path(out)
-    if not (out / run.EXPERIMENT).is_file():
+
+    def next_step() -> str | None:
+        if not (out / run.EXPERIMENT).is_file():
+            return "fit"
+        info = run.read(out)
+        if info.experiment != settled(experiment) or info.records_sha1 != schema.read_manifest(files.location(records)).sha1:
+            raise InputError(f"{out} must be new, or the same run on the same records, got one with other settings or records")
+        return None if (out / run.METRICS).is_file() else "resume"
+
+    step = _team(experiment).told(next_step)
+    if step == "fit":
         return fit(experiment, records, out, watcher)
-    info = run.read(out)
-    if info.experiment != settled(experiment) or info.records_sha1 != schema.read_manifest(files.location(records)).sha1:
-        raise InputError(f"{out} must be new, or the same run on the same records, got one with other settings or records")
-    return out if (out / run.METRICS).is_file() else resume(out, watcher)
+    return resume(out, watcher) if step else out
 
 
 def settled(experiment: Experiment) -> Experiment:
@@ -121,14 +143,19 @@ def resume(out: Path | str, watcher: keras.callbacks.Callback | None = None) -> 
         KeyboardInterrupt: Ctrl-C; `resume` goes on.
     """
     out = Path(out)
-    info = run.read(out)
+    info = distribution.processes().told(lambda: run.read(out))
+    team = _team(info.experiment)
     manifest = evaluate.records_of(out, info)
     check(manifest, info.experiment)
     if transfer.frozen_sha256(info.experiment) not in (info.frozen_sha256, None):
         raise InputError(f"--frozen {info.experiment.frozen} was trained anew and is not the net that {out} began with; begin this run anew, too")
-    _train(out, info, manifest, watcher)
-    if watcher:
-        return out
+    _train(out, info, manifest, watcher, team)
+    if not watcher:
+        team.told(lambda: _evaluate(out, info, manifest))
+    return out
+
+
+def _evaluate(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> None:
     score = evaluate.scorer(evaluate.load_best(out))
     valid, test = (evaluate.score_split(score, info.records, manifest, split, info.experiment) for split in ("valid", "test"))
     files.write_npz(out / run.EMBEDDINGS, **evaluate.kept(test, manifest, info.experiment))
@@ -137,7 +164,6 @@ def resume(out: Path | str, watcher: keras.callbacks.Callback | None = None) -> 
     if thresholds is not None:
         figures["validation"]["thresholds"] = thresholds.tolist()
     files.write_json(out / run.METRICS, figures)
-    return out
 
 
 def precision_of(setting: str) -> str:
@@ -183,7 +209,7 @@ def check(manifest: schema.Manifest, experiment: Experiment) -> None:
             )
 
 
-def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: keras.callbacks.Callback | None) -> None:
+def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: keras.callbacks.Callback | None, team: distribution.Team) -> None:
     experiment, task = info.experiment, TASKS[info.experiment.task]
     settings = experiment.fit
     if settings.deterministic:
@@ -193,40 +219,46 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
     frontend, shape = transfer.front_end(experiment, info.records, manifest)
     classes = len(manifest.labels) if "tags" in task.outputs or experiment.similarity.tag_weight else 0
     targets = _spread(info.records, manifest, experiment) if "targets" in task.outputs else []
-    net = models.build(experiment.net, shape, classes, POLICIES[settings.precision], targets)
-    # A net that trains in half precision is served by a float32 twin: TFLite converts no other. The twin takes averaged weights, too.
-    apart = settings.precision != "float32" or settings.ema > 0
+    with team.strategy.scope():
+        net = models.build(experiment.net, shape, classes, POLICIES[settings.precision], targets)
+    # A net that trains in half precision is served by a float32 twin: TFLite converts no other. The twin takes averaged weights, too, and
+    # is of one device.
+    apart = settings.precision != "float32" or settings.ema > 0 or team.replicas > 1
     twin = models.build(experiment.net, shape, classes, targets=targets) if apart else net
     deployed = models.deploy(frontend, twin, experiment.activation)
     split = manifest.split("train")
     if experiment.loss.prior_bias:
         _begin_at_priors(net, split, experiment.activation)
-    if not (out / run.STATE).is_file():
+    state = callbacks.SaveState(out, writes=team.chief)
+    first_epoch, stopped, state.saved, state.history = team.told(lambda: (*state.load(), state.saved, state.history))
+    if state.saved is None:
         if experiment.init:
             transfer.load_weights(net, experiment, info.records, manifest)
         if experiment.net.weights:
             pretrained.load_file(net, experiment.net.weights)
     if experiment.freeze:
         transfer.freeze(net, experiment.freeze)
-    state = callbacks.SaveState(out)
-    first_epoch, stopped = state.load()
-    if settings.epochs == 0:
+    if settings.epochs == 0 and team.chief:
         twin.set_weights(net.get_weights())
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
     if stopped or first_epoch >= settings.epochs:
         return
     chosen = _choose(out, info, manifest) if task.chooses else None
-    trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None, split.label_counts)
-    stream, steps, clips = _stream(info, manifest, trainee, [*(losses or ())], chosen, frontend, first_epoch)
+    with team.strategy.scope():
+        trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None, split.label_counts)
+    part = Part(team.worker, team.workers, team.replicas // team.workers)
+    stream, steps, clips = _stream(info, manifest, trainee, [*(losses or ())], chosen, frontend, first_epoch, part)
     trunk = [layer.name for layer in net.layers if layer.name not in models.HEADS]
-    trainee.compile(
-        optimizer=optimizers.make(settings, trunk, steps, [one for one in trainee.non_trainable_variables if one.name.startswith("moving_")]),
-        loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
-        loss_weights={name: weight for name, (_, weight) in losses.items()} if losses else None,
-        jit_compile=COMPILE[settings.xla],
-        steps_per_execution=settings.steps_per_execution,
-    )
-    trainee.optimizer.build(trainee.trainable_variables)
+    statistics = [one for one in trainee.non_trainable_variables if one.name.startswith("moving_")]
+    with team.strategy.scope():
+        trainee.compile(
+            optimizer=optimizers.make(settings, trunk, steps, statistics),
+            loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
+            loss_weights={name: weight for name, (_, weight) in losses.items()} if losses else None,
+            jit_compile=COMPILE[settings.xla] if team.replicas == 1 else False,  # XLA has no collectives of a strategy
+            steps_per_execution=settings.steps_per_execution,
+        )
+        trainee.optimizer.build(trainee.trainable_variables)
     score = evaluate.scorer(deployed)
 
     def validated() -> evaluate.Scored:
@@ -241,20 +273,26 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
         "plateau": [callbacks.Plateau(settings.monitor, settings.plateau_factor, settings.plateau_patience)],
         "two_stage": [callbacks.Stages(*switches, settings.monitor)],
     }
+    validation = _watcher(experiment, manifest, validated, losses)
+    validation.figures = functools.partial(team.told, validation.figures)  # one evaluates, so that all decide alike
     watchers = [
         callbacks.StopAtNaN(clips, steps, settings.steps_per_execution, out),
-        _watcher(experiment, manifest, validated, losses),
+        distribution.MeanStatistics(team, statistics),
+        validation,
         callbacks.LearningRate(),
-        callbacks.SaveBest(deployed, out / run.BEST, settings.monitor),
+        *([callbacks.SaveBest(deployed, out / run.BEST, settings.monitor)] if team.chief else []),
         *scheduled.get(settings.schedule, []),
         keras.callbacks.EarlyStopping(settings.monitor, mode="max", **patience),
-        keras.callbacks.TensorBoard(out / run.TENSORBOARD, histogram_freq=settings.histogram_epochs, write_graph=False),
+        *([keras.callbacks.TensorBoard(out / run.TENSORBOARD, histogram_freq=settings.histogram_epochs, write_graph=False)] if team.chief else []),
     ]
     state.callbacks = watchers
-    speed = throughput.Throughput(out / run.TENSORBOARD / "throughput")
-    with data.damage_named(info.records):
+    reported = [callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)])] if team.chief else []
+    if team.replicas == 1:  # else TensorFlow fetches ahead behind the clock, which would show no waiting
+        speed = throughput.Throughput(out / run.TENSORBOARD / "throughput")
+        stream, reported = speed.watched(stream), [*reported, speed]
+    with data.damage_named(info.records), team.together(), distribution.mended(team):
         trainee.fit(
-            speed.watched(stream),
+            team.batches(stream),
             initial_epoch=first_epoch,
             epochs=settings.epochs,
             steps_per_epoch=steps,
@@ -262,11 +300,10 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
                 *watchers,
                 state,
                 *([watcher] if watcher else []),
-                callbacks.Progress([settings.monitor, *(f"val_{name}" for name in task.watched)]),
-                speed,
+                *reported,
             ],
             shuffle=False,  # the stream is shuffled
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=0 if not team.chief else 1 if sys.stdout.isatty() else 2,
         )
 
 
@@ -278,6 +315,7 @@ def _stream(
     chosen: Chosen | None,
     frontend: LogMel | keras.Model | None,
     first_epoch: int,
+    part: Part,
 ) -> tuple[tf.data.Dataset, int, Callable[[int, list[int]], list[str]]]:
     """What the model is fitted on, epoch after epoch: the inputs of chosen tracks, or features and the truth of outputs; the steps of one; and the
     ids of the clips in some steps of an epoch."""
@@ -295,7 +333,7 @@ def _stream(
         steps = data.steps_per_epoch(manifest, experiment)
         tracks, rows = _oversampled(records, manifest, experiment) if experiment.data.oversample else (None, None)
         clips = functools.partial(clips, catalogue=tracks, choose=rows)
-        stream = data.train_batches(records, manifest, experiment, first_epoch, frontend, tracks, rows)
+        stream = data.train_batches(records, manifest, experiment, first_epoch, frontend, tracks, rows, part)
     columns = data.target_columns(manifest, experiment) if "targets" in learnt else []
 
     def with_truth(features, truth):

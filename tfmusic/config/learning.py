@@ -203,6 +203,10 @@ class Fit(Settings):
     xla: Literal["auto", "on", "off"] = Field("auto", description="Compilation of the step by XLA; auto: on accelerators, not if deterministic.")
     steps_per_execution: int = Field(1, gt=0, description="Steps that run at a time; an epoch leaves the rest of a division by it out.")
     histogram_epochs: int = Field(0, ge=0, description="Epochs between histograms of all weights in TensorBoard; 0: none, for they are large.")
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = Field(
+        "auto", description="Who trains. mirrored: all GPUs of this machine. multi_worker: the processes of TF_CONFIG. auto: multi_worker where "
+        "TF_CONFIG names several, mirrored with several GPUs, else none: one device."
+    )  # fmt: skip
     seed: int = Field(0, ge=0, description="Seed of weights, order, crops and augmentation.")
     deterministic: bool = Field(False, description="Bit-for-bit repeatable on CPU; slower on some accelerators.")
 
