@@ -31,7 +31,11 @@ def start(job, count=2):
         config = {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})} if count > 1 else {}
         command = [sys.executable, "-m", "tests.workers", json.dumps(job)]
         processes.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | config, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    return [(process.communicate(timeout=1500)[0], process.returncode) for process in processes]
+    try:
+        return [(process.communicate(timeout=1500)[0], process.returncode) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def finish(job, count=2):
