@@ -9,6 +9,7 @@ python train.py --resume runs/NAME                       after any interruption
 from __future__ import annotations
 
 import csv
+import difflib
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -112,7 +113,8 @@ def recipe_of(choice: Choice) -> Experiment:
     """
     name = choice.recipe or recipes.DEFAULTS.get(choice.task, next(iter(recipes.DEFAULTS.values())))
     if name not in recipes.RECIPES:
-        raise InputError(f"--recipe must be one of {', '.join(recipes.RECIPES)}, got {name!r}")
+        near = difflib.get_close_matches(name, recipes.RECIPES)
+        raise InputError(f"--recipe must be one that --list names, got {name!r}" + (f"; perhaps you meant {' or '.join(near)}" if near else ""))
     return recipes.RECIPES[name]()
 
 

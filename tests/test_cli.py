@@ -24,7 +24,7 @@ def call(*arguments, cwd=ROOT):
         ("--frontend.f-max-hz 90000", "half the sample rate"),
         ("--augment.spec-augment.probability 2", "should be less than or equal to 1, got 2"),
         ("--task karaoke", "--task"),
-        ("--recipe mtat_cnn9d", "--recipe must be one of tagging, genre, events"),
+        ("--recipe mtat_cnn9d", "--recipe must be one that --list names, got 'mtat_cnn9d'; perhaps you meant mtat_cnn2d"),
         ("--recipe mtat_cnn2d", "python -m records build"),
         ("--task tagging --records nowhere", "nowhere has no manifest.json"),
         ("--task tagging --demo --augment.waveform.stretch .1", "--augment.waveform.stretch does nothing while --augment.waveform.probability is 0"),
