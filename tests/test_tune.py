@@ -315,7 +315,7 @@ def test_what_cannot_be_searched_is_refused_and_nothing_is_left(tune, pretended,
     ("arguments", "complaint"),
     [
         ("--recipe mtat_cnn2d", "needs its dataset"),
-        ("--recipe karaoke", "--recipe must be one of"),
+        ("--recipe karaoke", "--recipe must be one that --list names"),
         ("--trials 0", "--trials: Input should be greater than 0, got 0"),
         ("--sampler cmaes", "invalid choice 'cmaes'"),
         ("--space net.dropout=0..2", "net.dropout: Input should be less than 1, got 2.0"),
