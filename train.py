@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ class Choice(Modes):
     recipe: str | None = None
     init: Path | None = None
     epochs: int | None = None
+    limit: int | None = None
 
 
 class Options(Modes):
@@ -58,6 +60,9 @@ class Options(Modes):
     demo: bool = pydantic.Field(False, description="Trains on the embedded demo collection.")
     out: Path | None = pydantic.Field(None, description="Run directory, new or empty; none: runs/<time>-<recipe>.")
     epochs: int | None = pydantic.Field(None, ge=0, description="Short for --fit.epochs; 0 evaluates what --init or a published net knows.")
+    limit: int | None = pydantic.Field(None, gt=0, description="Short for --data.limit: tracks of each split at most, for a quick look.")
+    overfit_batch: bool = pydantic.Field(False, description="Only tries whether the net learns one batch by heart; no run is written.")
+    overfit_steps: int = pydantic.Field(300, gt=0, description="--overfit-batch: steps on it at most.")
     fold: tuple[int, ...] = pydantic.Field((), description="A run for each of these folds, on the records in the folder of its number in --records.")
     seeds: int = pydantic.Field(1, gt=0, description="A run for each of so many seeds, from --fit.seed on; with --fold for each fold.")
 
@@ -77,7 +82,7 @@ def main() -> None:
             print(f"{name:{max(map(len, recipes.RECIPES))}} {recipe.__doc__.splitlines()[0]}")
         return
     if choice.resume:
-        given = [*rest, *(str(value) for value in (choice.task, choice.recipe, choice.init, choice.epochs) if value is not None)]
+        given = [*rest, *(str(value) for value in (choice.task, choice.recipe, choice.init, choice.epochs, choice.limit) if value is not None)]
         if given:
             raise InputError(f"--resume takes no other flag, got {' '.join(given)}")
         cli.load_tensorflow()
@@ -102,6 +107,8 @@ def defaults(choice: Choice, rest: Sequence[str]) -> Experiment:
         experiment = begun_with(experiment, init)
     if choice.epochs is not None:
         experiment = experiment.model_copy(update={"fit": experiment.fit.model_copy(update={"epochs": choice.epochs})})
+    if choice.limit is not None:
+        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"limit": choice.limit})})
     return experiment
 
 
@@ -184,12 +191,26 @@ def start(experiment: Experiment, options: Options, any_records: bool) -> None:
         pretrained.folder_of(name)  # before minutes go into records
     known = pretrained.PRETRAINED[begun].labels if begun in recipes.PUBLISHED and not experiment.fit.epochs else ()
     records = options.records or demo_records(experiment, known)
+    if options.overfit_batch:
+        memorise(experiment, records, options)
+        return
     if options.fold or options.seeds > 1:
         series(experiment, records, out, options.fold, options.seeds)
         return
     if team.chief:
         print(f"run: {out}")
     finish(out, lambda: training.fit(experiment, records, out))
+
+
+def memorise(experiment: Experiment, records: Location, options: Options) -> None:
+    """Whether the net can learn one batch by heart: a line, and exit code 0 or 1."""
+    if options.fold or options.seeds > 1 or options.out:
+        raise InputError("--overfit-batch writes no run, and --fold, --seeds and --out must be left out beside it")
+    from tfmusic.overfit import overfit
+
+    found = overfit(experiment, records, options.overfit_steps)
+    print(found)
+    sys.exit(not found.learnt)
 
 
 def series(experiment: Experiment, records: Location, out: Path, folds: tuple[int, ...], seeds: int) -> None:

@@ -27,7 +27,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from export import metadata
 from export.predict import MODEL_INFO, ModelInfo, Predictor
-from tfmusic import cli, data, evaluate, files, models, pretrained, run
+from tfmusic import cli, data, evaluate, files, models, pretrained, run, tables
 from tfmusic.config import VERSION, InputError
 from tfmusic.frontend import LogMel
 from tfmusic.labels import Vocabulary
@@ -133,7 +133,7 @@ def _of_run(directory: Path) -> Subject:
         ),
         manifest.vocabulary,
         f"made by tfmusic {VERSION} from records of the dataset reader\n`{manifest.dataset}`: {train.tracks} training clips "
-        f"({manifest.hours('train'):.2f} h), {test.tracks} test clips.",
+        f"({manifest.hours('train'):.2f} h), {test.tracks} test clips." + "".join(f"\n\n**{line}**" for line in tables.quick(experiment.data.limit)),
         "Every file scored all test tracks by itself; the difference is over their scores, silence, full scale, a constant and noise, of targets in "
         "standard\ndeviations of the training tracks.",
         measure,

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import common
-from tfmusic import training
+from tests.test_data import ramps  # noqa: F401
+from tfmusic import catalogue, schema, training
+from tfmusic.config import InputError
 
 TINY = {
     "records": ["--clips", "3", "--clip-s", "5"],
@@ -78,3 +80,37 @@ def test_the_table_of_strategies_is_of_experiments_that_stand_and_shows_chance_a
     strategies.print_table({"ours": [{**names, "map_at_r": value, "map_at_r_random": 0.05} for value in (0.1, 0.2, 0.3)]})
     _, _, chance, ours = capsys.readouterr().out.splitlines()
     assert chance == "| random ranking | - | .050 | - | - | - | - |" and ours == "| ours | - | .200 ± .100 | - | - | - | - |"
+
+
+def test_a_long_tail_falls_as_asked_and_its_records_are_those_of_the_source(ramps, tmp_path):  # noqa: F811
+    """Of labels that 40, 30, 20 and 20 tracks have alone the rarer two get 30 (3 / 30)^(1/2) = 9 and 3. Of five tracks of one label each the three
+    last keep one, all of their chunks as they were."""
+    from tests.benchmarks import imbalance
+
+    labels = np.repeat(np.eye(4, dtype=int), [40, 30, 20, 20], axis=0)
+    kept, tail = imbalance.thinned(labels, 3)
+    assert labels[kept].sum(axis=0).tolist() == [40, 30, 9, 3] and tail.tolist() == [2, 3]
+    directory, manifest = ramps
+    names = imbalance.subset(directory, tmp_path / "tail", 1)
+    thinned = schema.read_manifest(tmp_path / "tail")
+    found, source = catalogue.read(tmp_path / "tail", thinned), catalogue.read(directory, manifest)
+    assert len(found) == thinned.split("train").tracks == 5 and len(names) == 3 and np.diff(found.first).max() > 1
+    for track in catalogue.tracks(found, thinned):
+        row = source.ids.index(track.id)
+        np.testing.assert_array_equal(track.waveform, catalogue.waveform(source, manifest, row))
+    assert imbalance.subset(directory, tmp_path / "tail", 1) == names
+    with pytest.raises(InputError, match="of other records or --fewest"):
+        imbalance.subset(directory, tmp_path / "tail", 2)
+
+
+def test_the_table_of_rare_labels_has_intervals_of_seeds_and_of_pairs(capsys):
+    """.5, .6, .7: t(2) = 4.303 times .1 / sqrt(3) = .248; pairs differ by .1 each: no spread."""
+    from tests.benchmarks import imbalance
+
+    for number, changes in enumerate(imbalance.ROWS.values()):
+        assert imbalance.experiment_of(changes, number, 2, 0.25, 0.03).fit.seed == number
+    rows = {name: [dict.fromkeys(imbalance.COLUMNS, value) for value in values] for name, values in
+            (("plain", (0.5, 0.6, 0.7)), ("class weights", (0.6, 0.7, 0.8)))}  # fmt: skip
+    imbalance.print_table(rows)
+    *_, plain, _, difference = capsys.readouterr().out.splitlines()
+    assert plain.startswith("| plain | 0.600 [0.352, 0.848] |") and difference.startswith("| class weights - plain | +0.100 [+0.100, +0.100] |")

@@ -129,7 +129,7 @@ def test_a_damaged_flac_stream_behind_a_right_checksum_is_one_line(flac_records,
         return examples
 
     directory = rewritten(shutil.copytree(flac_records[0], tmp_path / "copy"), spoiled)
-    with pytest.raises(InputError, match="has a damaged shard.*records check"), data.damage_named(directory):
+    with pytest.raises(InputError, match="has a damaged shard.*records check"), schema.damage_named(directory):
         take(data.train_batches(directory, flac_records[1], EXPERIMENT))
     assert any("a FLAC stream is damaged" in line for line in inspect.check(directory).errors)
 

@@ -36,6 +36,7 @@ THIRD_PARTY = {
     "tfmusic.__main__": {"tyro"},
     "tfmusic.tune_cli": LIGHT | {"tyro"},
     "tfmusic.preview_cli": LIGHT | {"tyro"},
+    "tfmusic.doctor_cli": LIGHT | {"tyro"},
     "tfmusic.exhibits": LIGHT | {"matplotlib"},
     "tfmusic.report": LIGHT | {"matplotlib"},
     "tfmusic": LIGHT | HEAVY,
@@ -55,16 +56,16 @@ THIRD_PARTY = {
 }
 # of tfmusic: no TensorFlow, so importable from anything
 FREE = {"config", "files", "labels", "recipes", "bootstrap", "metrics", "decisions", "regression", "sampling", "imbalance", "audio", "run", "cli"}
-FREE |= {"tables", "page", "pictures", "summary", "compare", "space", "tune_report", "tune_cli", "preview_cli", "__main__"}
+FREE |= {"tables", "page", "pictures", "summary", "compare", "space", "tune_report", "tune_cli", "preview_cli", "doctor_cli", "__main__"}
 LEVELS = [  # each imports from the lines above and its own
     FREE,
-    {"schema", "frontend", "augment", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers", "parts"},
+    {"schema", "frontend", "augment", "noises", "waveform", "losses", "embedding_losses", "search", "retrieval", "optimizers", "parts"},
     {"models", "catalogue", "pretrained", "leaks"},
     {"tasks", "data"},
     {"callbacks", "distribution", "throughput", "evaluate", "exhibits", "preview", "board", "layers", "report"},
     {"transfer"},
     {"training"},
-    {"tune"},
+    {"tune", "overfit", "doctor"},
 ]
 
 
@@ -121,6 +122,7 @@ def test_tfmusic_has_no_import_upwards():
         "-m records build",
         "-m tfmusic",
         "-m tfmusic compare",
+        "-m tfmusic doctor",
         "-m tfmusic layers",
         "-m tfmusic preview",
         "-m tfmusic summary",

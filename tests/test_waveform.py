@@ -24,8 +24,9 @@ CHANGES = {
     "shift": {"shift_s": 0.4},
     "stretch": {"stretch": 0.2},
     "pitch": {"pitch_semitones": 3.0},
+    "background": {"background_snr_db": (0.0, 20.0)},
 }
-ALL = {name: value for change in CHANGES.values() for name, value in change.items()}
+ALL = {name: value for change in CHANGES.values() for name, value in change.items() if name != "background_snr_db"}  # what hangs on one example alone
 
 
 def settings(probability=1.0, **changes):
@@ -176,7 +177,7 @@ def test_changes_are_drawn_apart_from_each_other():
     drawn = waveform._drawn(seeds(4000), settings(0.5, **ALL))
     reached = np.array([chosen.numpy() for chosen, _ in drawn.values()], float)
     together = reached @ reached.T / 4000
-    np.testing.assert_allclose(together, np.where(np.eye(5), 0.5, 0.25), atol=0.03)
+    np.testing.assert_allclose(together, np.where(np.eye(6), 0.5, 0.25), atol=0.03)
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100])
@@ -219,12 +220,17 @@ def test_arguments_are_checked():
     for wrong in (np.zeros((2, 8800), "float64"), np.zeros(8800, "float32"), np.zeros((2, 8799), "float32")):
         with pytest.raises(ValueError, match="waveforms must be float32 .batch, 8800 samples or more"):
             augmented(wrong, settings(stretch=0.1), keys=seeds(2))
+    with pytest.raises(ValueError, match="noises must be those of noises, got none"):
+        augmented(sounds(2, 1.0), settings(noise_snr_db=(5.0, 20.0), noise_folder="noises"))
     with pytest.raises(ValueError, match="color must be white or pink, got 'brown'"):
         waveform.noise(seeds(2), 100, RATE_HZ, "brown")
     for changes, message in (
         ({"noise_snr_db": (20, 10)}, "noise_snr_db must be the least and the greatest"),
         ({"stretch": 0.6}, "less than or equal to 0.5"),
         ({}, "probability must be 0 where no change is set"),
+        ({"background_snr_db": (20, 10)}, "background_snr_db must be the least and the greatest"),
+        ({"noise_folder": "noises"}, "noise_folder needs noise_snr_db and stands in place of noise"),
+        ({"noise_folder": "noises", "noise_snr_db": (5, 20), "noise": "pink"}, "which must be left out, got pink"),
     ):
         with pytest.raises(pydantic.ValidationError, match=message):
             settings(**changes)
@@ -288,10 +294,11 @@ def test_only_training_hears_it(trained, records, tmp_path, monkeypatch):
     run = shutil.copytree(trained, tmp_path / "run")
     told = json.loads((run / "experiment.json").read_text("utf-8"))
     changes, masks = settings(gain_db=20.0, noise_snr_db=(0.0, 0.0)), SpecAugment(probability=1.0, time_frames=5, mel_bands=3)
-    told["experiment"]["augment"] = Augment(waveform=changes, spec_augment=masks, mixup_alpha=0.4).model_dump()
+    recorded = changes.model_copy(update={"noise_folder": tmp_path / "none", "background_snr_db": (0.0, 0.0)})
+    told["experiment"]["augment"] = Augment(waveform=recorded, spec_augment=masks, mixup_alpha=0.4).model_dump(mode="json")
     (run / "experiment.json").write_text(json.dumps(told), "utf-8")
     monkeypatch.setattr(data, "augment_waveforms", refused)
-    for name in ("augment_waveforms", "stretch", "roll", "noise", "add_noise"):
+    for name in ("augment_waveforms", "stretch", "roll", "noise", "cut", "add_noise"):
         monkeypatch.setattr(waveform, name, refused)
     for name in ("spec_augment", "mixup"):
         monkeypatch.setattr(data.augment, name, refused)

@@ -1,4 +1,4 @@
-"""`python -m tfmusic compare | layers | preview | summary | tune`: what one does with finished runs, before the first, and to find the best."""
+"""`python -m tfmusic compare | doctor | layers | preview | summary | tune`: what one does with runs, before the first, and to find the best."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 
 from tfmusic import cli
 from tfmusic.config import InputError
+from tfmusic.doctor_cli import doctor
 from tfmusic.preview_cli import preview
 from tfmusic.tune_cli import tune
 
@@ -66,8 +67,8 @@ def layers(run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN
     print(f"layers: {write(run, count, track)}")
 
 
-COMMANDS = {"compare": compare, "layers": layers, "preview": preview, "summary": summary, "tune": tune}
-DEPENDENT = {"preview": preview, "tune": tune}  # whose flags depend on the recipe, and are read in two steps
+COMMANDS = {"compare": compare, "doctor": doctor, "layers": layers, "preview": preview, "summary": summary, "tune": tune}
+DEPENDENT = {"doctor": doctor, "preview": preview, "tune": tune}  # whose flags depend on the recipe, and are read in two steps
 
 
 def main() -> None:

@@ -65,13 +65,10 @@ def read(directory: Path | RemotePath, manifest: schema.Manifest) -> Catalogue:
     files = [str(directory / shard.file) for shard in shards]
     file, counts, offsets = [], [], []
     for number, shard in enumerate(shards):
-        starts = list(_record_starts(directory / shard.file))
-        places = {offset: place for place, offset in enumerate(starts)}
-        for runs in shard.runs:  # each of them holds the same tracks in the same order, another chunk of each
-            chunks = [starts[places[offset] : places[offset] + runs.tracks] for offset in runs.offsets]
-            offsets.append(np.array(chunks, np.int64).T.ravel())  # (tracks, parts)
-            counts += [runs.parts] * runs.tracks
-            file += [number] * runs.tracks
+        for chunks in _chunks(directory, shard):
+            offsets.append(chunks.ravel())
+            counts += [chunks.shape[1]] * len(chunks)
+            file += [number] * len(chunks)
     examples = list(_first_runs(files, shards, manifest))
     return Catalogue(
         ids=[name.decode() for block in examples for name in block["id"]],
@@ -83,6 +80,49 @@ def read(directory: Path | RemotePath, manifest: schema.Manifest) -> Catalogue:
         offsets=np.concatenate(offsets),
         first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+
+
+def _chunks(directory: Path | RemotePath, shard: schema.Shard) -> Iterator[np.ndarray]:
+    """Byte offsets of the chunks of its tracks, one run after the other, int64 `[shape=(tracks, parts)]`."""
+    starts = list(_record_starts(directory / shard.file))
+    places = {offset: place for place, offset in enumerate(starts)}
+    for runs in shard.runs:  # each of them holds the same tracks in the same order, another chunk of each
+        yield np.array([starts[places[offset] : places[offset] + runs.tracks] for offset in runs.offsets], np.int64).T
+
+
+def limited(directory: Path | RemotePath, manifest: schema.Manifest, limit: int | None) -> schema.Manifest:
+    """A look at a few tracks of records as if there were no others; the records stay as they are.
+
+    Tracks are drawn once and for all, so that a lower limit has some of those of a higher one, and keep the order of the records.
+
+    Args:
+        directory: of the records.
+        manifest: of all of them.
+        limit: tracks of each split at most `int > 0`; none: all.
+
+    Returns:
+        A manifest of the same shards with these tracks, their counts and their lengths alone. It is of no other records: what stands in a run is the
+        sha1 of the whole one.
+    """
+    if limit is None:
+        return manifest
+    shards, splits = [], dict(manifest.splits)
+    for name, split in manifest.splits.items():
+        own = [shard for shard in manifest.shards if shard.split == name]
+        if split.tracks <= limit:
+            shards += own
+            continue
+        tracks = [(shard, row.tolist()) for shard in own for chunks in _chunks(directory, shard) for row in chunks]
+        chosen = [tracks[place] for place in sorted(np.random.default_rng(0).permutation(len(tracks))[:limit])]
+        runs: dict[str, list[schema.Runs]] = {}
+        for shard, offsets in chosen:
+            runs.setdefault(shard.file, []).append(schema.Runs(parts=len(offsets), tracks=1, offsets=tuple(offsets)))
+        shards += [shard.model_copy(update={"runs": tuple(runs[shard.file])}) for shard in own if shard.file in runs]
+        samples, unlabelled, counts = 0, 0, np.zeros(len(manifest.labels), np.int64)
+        for example in _examples([(str(directory / shard.file), offsets[0]) for shard, offsets in chosen], manifest):
+            samples, unlabelled, counts = samples + int(example["samples"]), unlabelled + int(not example["labels"].any()), counts + example["labels"]
+        splits[name] = schema.Split(tracks=limit, samples=samples, unlabelled=unlabelled, label_counts=tuple(counts.tolist()))
+    return manifest.model_copy(update={"shards": tuple(shards), "splits": splits})
 
 
 def _first_runs(files: list[str], shards: list[schema.Shard], manifest: schema.Manifest) -> Iterator[dict[str, np.ndarray]]:
@@ -156,7 +196,7 @@ def whole_tracks(directory: Path | RemotePath, manifest: schema.Manifest, split:
     places, first = {}, 0
     for shard in manifest.shards:
         if shard.split == split:
-            starts = list(_record_starts(directory / shard.file))
+            starts = [int(chunks[0]) for of_run in _chunks(directory, shard) for chunks in of_run]
             places |= {row: (str(directory / shard.file), starts[row - first]) for row in rows if first <= row < first + len(starts)}
             first += len(starts)
     return {

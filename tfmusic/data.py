@@ -6,7 +6,6 @@ differs, and a run resumed at epoch e sees what an uninterrupted one would have 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import augment, schema
+from tfmusic import augment, noises, schema
 from tfmusic.catalogue import Catalogue, Track
 from tfmusic.config import Experiment, InputError
 from tfmusic.files import RemotePath
@@ -23,7 +22,7 @@ from tfmusic.parts import WHOLE, Part
 from tfmusic.waveform import augment_waveforms, samples_read
 
 PARSED_TOGETHER = 16  # records; one call for each costs more than the parsing
-CROP, SHUFFLE, MASK, MIX, CHUNK, WAVEFORM = range(6)  # streams of random numbers, apart for equal seeds and indices
+CROP, SHUFFLE, MASK, MIX, CHUNK, WAVEFORM, BACKGROUND = range(7)  # streams of random numbers, apart for equal seeds and indices
 STREAMS = 8
 BUCKET_FRAMES = [round(16 * 2 ** (step / 2)) for step in range(21)]  # bounds of the buckets of sequences, 16 to 16,384
 
@@ -292,13 +291,14 @@ def raw_batches(
 
 
 # --- what training examples go through, in this order; `preview` shows what each step does ---------------------------------------------------
-def heard(experiment: Experiment, waveforms: tf.Tensor, seed: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """int16 windows as they are cut, their epoch's seed and their numbers in it to the front end's input: in -1..1, waveform augmentation done."""
+def heard(experiment: Experiment, waveforms: tf.Tensor, seed: tf.Tensor, index: tf.Tensor, recorded: noises.Noises | None = None) -> tf.Tensor:
+    """int16 windows as they are cut, their epoch's seed, their numbers in it and `noises.of` to the front end's input: in -1..1, waveform
+    augmentation done."""
     settings, changes = experiment.frontend, experiment.augment.waveform
     waveforms = tf.cast(waveforms, tf.float32) / 32768.0
     if changes.probability > 0:
         keys = seeds_of_waveforms(seed, index)
-        waveforms = augment_waveforms(waveforms, keys, changes, settings.window_samples, settings.sample_rate_hz)
+        waveforms = augment_waveforms(waveforms, keys, changes, settings.window_samples, settings.sample_rate_hz, recorded)
     return waveforms
 
 
@@ -325,8 +325,8 @@ def mixed(experiment: Experiment, features: Features, truth: dict[str, tf.Tensor
 
 def _features_of(experiment: Experiment, frontend: Callable[[tf.Tensor], Features] | None) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Features]:
     """int16 windows, an epoch's seed and their numbers in it to features of training examples."""
-    frontend = frontend or LogMel(experiment.frontend)
-    return lambda waveforms, seed, index: masked(experiment, frontend(heard(experiment, waveforms, seed, index)), seed, index)
+    frontend, recorded = frontend or LogMel(experiment.frontend), noises.of(experiment)
+    return lambda waveforms, seed, index: masked(experiment, frontend(heard(experiment, waveforms, seed, index, recorded)), seed, index)
 
 
 def epoch_seed(experiment: Experiment, epoch: tf.Tensor) -> tf.Tensor:
@@ -550,30 +550,37 @@ def sequence_epochs(directory: Path | RemotePath, manifest: schema.Manifest, exp
 
 def sequence_steps(directory: Path | RemotePath, manifest: schema.Manifest, batch_size: int) -> int:
     """Batches in one epoch of `sequence_epochs`, the same in every one; they are counted by reading them."""
-    with damage_named(directory):
+    with schema.damage_named(directory):
         return sum(1 for _ in sequence_batches(directory, manifest, batch_size, 0, 0))
+
+
+def stored_records(directory: Path | RemotePath, manifest: schema.Manifest, seed: int = 0) -> tf.data.Dataset:
+    """The records of the first visit to the training tracks as they lie there, serialised: what a stream reads, and does nothing with."""
+    return _visit(directory, manifest, tf.constant(0, tf.int64), _seeds(tf.constant([seed, 0], tf.int64), CROP, 0))
 
 
 def label_order(directory: Path | RemotePath, manifest: schema.Manifest, seed: int = 0) -> Iterator[np.ndarray]:
     """Labels 0/1 int8 `[shape=(labels,)]` of the training tracks in the order in which the first epoch reads them, before its shuffle buffer."""
-    key = _seeds(tf.constant([seed, 0], tf.int64), CROP, 0)
-    records = _visit(directory, manifest, tf.constant(0, tf.int64), key).batch(PARSED_TOGETHER)
+    records = stored_records(directory, manifest, seed).batch(PARSED_TOGETHER)
     parsed = records.map(lambda block: schema.parse(block, len(manifest.labels), len(manifest.targets), ())["labels"]).map(
         lambda labels: tf.cast(labels, tf.int8)
     )
-    with damage_named(directory):
+    with schema.damage_named(directory):
         yield from parsed.unbatch().as_numpy_iterator()
 
 
 def _whole(directory: Path | RemotePath, manifest: schema.Manifest, split: str) -> Iterator[tuple[dict, np.ndarray]]:
     """Parsed record and payload of a split's tracks."""
     manifest.split(split)
-    files = [str(directory / shard.file) for shard in manifest.shards if shard.split == split]
-    records = tf.data.TFRecordDataset(files, buffer_size=schema.READ_BUFFER_BYTES)
+    rows = [(str(directory / shard.file), runs.offsets[0], runs.tracks) for shard in manifest.shards if shard.split == split for runs in shard.runs]
+    files, offsets, counts = zip(*rows, strict=True)
+    records = tf.data.Dataset.from_tensor_slices(([*files], np.array(offsets, np.int64), np.array(counts, np.int64))).flat_map(
+        lambda file, offset, count: schema.records_at(file, offset).take(count)
+    )
     parsed = records.map(
         lambda record: schema.parse(record, len(manifest.labels), len(manifest.targets), ("id", "group", "payload")), num_parallel_calls=2
     )
-    with damage_named(directory):
+    with schema.damage_named(directory):
         for example in parsed.prefetch(8).as_numpy_iterator():
             yield example, schema.unpack(example["payload"], manifest.layout, manifest.feature_dims)
 
@@ -581,18 +588,3 @@ def _whole(directory: Path | RemotePath, manifest: schema.Manifest, split: str) 
 def _check_features(directory: Path | RemotePath, manifest: schema.Manifest) -> None:
     if manifest.layout.payload != "features":
         raise InputError(f"{directory} must hold features, got audio ({manifest.layout.payload}); build it with --payload features")
-
-
-@contextlib.contextmanager
-def damage_named(directory: Path | RemotePath) -> Iterator[None]:
-    """A checksum that fails while records are read becomes a line that says where to look.
-
-    Raises:
-        InputError: a shard is damaged.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:  # DataLossError of a shard; of a FLAC stream whatever its decoder raises
-        if not isinstance(error, tf.errors.DataLossError) and "flac" not in str(error).lower():
-            raise
-        raise InputError(f"{directory} has a damaged shard; which one says: python -m records check {directory}") from error

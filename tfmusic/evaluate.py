@@ -228,6 +228,7 @@ def figures(scored: Scored, manifest: schema.Manifest, info: run.RunInfo, thresh
         "windows": scored.windows,
         "hop_s": experiment.evaluation.hop_s,
         "labels": list(manifest.labels),
+        **({"limit": experiment.data.limit} if experiment.data.limit else {}),
     }
 
 
@@ -256,7 +257,7 @@ def tuned_thresholds(scored: Scored, experiment: Experiment) -> np.ndarray | Non
 
 
 def records_of(run_directory: Path, info: run.RunInfo) -> schema.Manifest:
-    """The manifest of the very records that a run was trained on.
+    """The manifest of the very records that a run was trained on, as far as it looks at them (`catalogue.limited`).
 
     Raises:
         InputError: they are gone, or others lie in their place, whose test tracks may have been trained on.
@@ -264,7 +265,7 @@ def records_of(run_directory: Path, info: run.RunInfo) -> schema.Manifest:
     manifest = schema.read_manifest(info.records)
     if manifest.sha1 != info.records_sha1:
         raise InputError(f"{info.records} is not what {run_directory} was trained on: its sha1 must be {info.records_sha1}, got {manifest.sha1}")
-    return manifest
+    return catalogue.limited(info.records, manifest, info.experiment.data.limit)
 
 
 def load_best(run_directory: Path) -> keras.Model:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import data, files, page, pictures, schema, waveform
+from tfmusic import data, files, noises, page, pictures, schema, waveform
 from tfmusic.config import Augment, Experiment, InputError
 from tfmusic.files import RemotePath
 from tfmusic.frontend import LogMel
@@ -59,11 +59,12 @@ def examples(records: Path | RemotePath, manifest: schema.Manifest, experiment: 
     seed = data.epoch_seed(experiment, number)
     samples, batch_size = experiment.frontend.window_samples, experiment.fit.batch_size
     found: list[Example] = []
+    recorded = noises.of(experiment)
     stream = data.raw_batches(records, manifest, experiment, number)
-    with data.damage_named(records):
+    with schema.damage_named(records):
         for step, (waveforms, truth, index) in enumerate(stream.take(-(-count // batch_size))):
             before = tf.cast(waveforms[:, :samples], tf.float32) / 32768.0
-            after = data.heard(experiment, waveforms, seed, index)
+            after = data.heard(experiment, waveforms, seed, index, recorded)
             steps = {BEFORE: frontend(before)}
             if augment.waveform.probability:
                 steps[CHANGED] = frontend(after)

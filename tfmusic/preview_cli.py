@@ -22,6 +22,7 @@ class Shown(Settings):
     records: Location | None = pydantic.Field(None, description="Directory, local or gs://, that `python -m records build` wrote.")
     demo: bool = pydantic.Field(False, description="Shows the embedded demo collection.")
     count: int = pydantic.Field(8, gt=0, description="Training examples: the first windows of the first epoch.")
+    limit: int | None = pydantic.Field(None, gt=0, description="Short for --data.limit.")
     out: Path = pydantic.Field(Path("preview"), description="Folder of wavs, pictures and index.html, new or empty.")
 
 
@@ -43,8 +44,9 @@ def preview(args: Sequence[str] = ()) -> None:
     plain = chosen.model_copy(update={"sampling": Sampling()})  # no tagger is asked which windows to take
     train.check_source(plain, shown.records, shown.demo, experiment.recipe in recipes.DEFAULTS.values())
     cli.load_tensorflow()
-    from tfmusic import files, schema
+    from tfmusic import catalogue, files, schema
     from tfmusic.preview import write
 
     records = files.location(shown.records or train.demo_records(chosen))
-    print(f"examples: {write(records, schema.read_manifest(records), chosen, shown.count, shown.out)}")
+    manifest = catalogue.limited(records, schema.read_manifest(records), chosen.data.limit)
+    print(f"examples: {write(records, manifest, chosen, shown.count, shown.out)}")

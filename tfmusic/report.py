@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfmusic import board, decisions, evaluate, exhibits, files, models, page, pictures, preview, run, schema, tables
+from tfmusic import board, catalogue, decisions, evaluate, exhibits, files, models, page, pictures, preview, run, schema, tables
 from tfmusic.config import Augment, Experiment
 from tfmusic.exhibits import Embedded
 from tfmusic.page import Exhibit
@@ -56,7 +56,7 @@ def write(run_directory: Path | str) -> str:
     """
     directory = Path(run_directory)
     info = run.read(directory)
-    manifest = schema.read_manifest(info.records)
+    manifest = catalogue.limited(info.records, schema.read_manifest(info.records), info.experiment.data.limit)
     found = Finished(info.experiment, manifest, run.figures(directory), run.outputs(directory), _history(directory / run.HISTORY))
     shown = [*itertools.chain.from_iterable(section(found) for section in SECTIONS)]
     shown += exhibits.of_mistakes(found.kept, info.records, manifest)
@@ -69,7 +69,7 @@ def write(run_directory: Path | str) -> str:
     rate_hz, test, rows = manifest.layout.sample_rate_hz, found.test, table(found.figures, found.watched)
     board.write(
         directory / run.TENSORBOARD / "test",
-        [Exhibit("Figures", rows=rows), *shown],
+        [Exhibit("Figures", " ".join(tables.quick(found.experiment.data.limit)), rows), *shown],
         rate_hz,
         embedded,
         (found.kept["y_true"], found.kept["scores"], manifest.labels) if "scores" in found.kept else None,
@@ -79,6 +79,7 @@ def write(run_directory: Path | str) -> str:
     scored = "at once" if info.experiment.sequences else f"in {test['windows']} windows, one every {test['hop_s']:g} s"
     body = [
         f"<h1>{html.escape(info.experiment.recipe)}</h1>",
+        *(f"<p><strong>{html.escape(line)}</strong></p>" for line in tables.quick(found.experiment.data.limit)),
         page.table(rows),
         f"<p>{test['tracks']} whole test tracks, scored {scored}. Brackets: 95 % bootstrap interval, of retrieval over groups of tracks, of all "
         "else over tracks.</p>",
@@ -86,7 +87,7 @@ def write(run_directory: Path | str) -> str:
         f"<h2>Settings</h2><pre>{html.escape(info.model_dump_json(indent=1))}</pre>",
     ]
     files.write_text(directory / run.REPORT, page.document(directory.name, body))
-    return tables.text(rows)
+    return "\n".join([tables.text(rows), *tables.quick(found.experiment.data.limit)])
 
 
 def table(figures: dict[str, dict], watched: Sequence[str]) -> list[list[str]]:
@@ -277,7 +278,7 @@ def _card(directory: Path, info: run.RunInfo, manifest: schema.Manifest, found: 
         ["tested", f"{test['tracks']} tracks: " + ", ".join(f"{NAMES[name]} {number(test[name])}" for name in found.watched)],
         ["made with", ", ".join(f"{name} {version}" for name, version in {"tfmusic": info.code_version, **info.versions}.items())],
     ]
-    text = (
+    text = " ".join(tables.quick(experiment.data.limit)) or (
         "Its figures hold for tracks like those of the test split, by the same labelling, and for no others: listen to what it says of yours before "
         "you rely on it. What it never heard in training it has no label for."
     )

@@ -22,7 +22,7 @@ import hashlib
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -360,3 +360,18 @@ def _flac_window_soundfile(payload: tf.Tensor, first: tf.Tensor, samples: int) -
 
     windows, lengths = tf.numpy_function(several, [payload, first], [tf.int16, tf.int32], stateful=False)
     return tf.ensure_shape(windows, [None, samples]), tf.ensure_shape(lengths, [None])
+
+
+@contextlib.contextmanager
+def damage_named(directory: Path | RemotePath) -> Iterator[None]:
+    """A checksum that fails while records are read becomes a line that says where to look.
+
+    Raises:
+        InputError: a shard is damaged.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:  # DataLossError of a shard; of a FLAC stream whatever its decoder raises
+        if not isinstance(error, tf.errors.DataLossError) and "flac" not in str(error).lower():
+            raise
+        raise InputError(f"{directory} has a damaged shard; which one says: python -m records check {directory}") from error

@@ -78,3 +78,16 @@ def text(rows: Rows) -> str:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def quick(limit: int | None) -> list[str]:
+    """The line that keeps figures of a few tracks from being taken for those of all; none: all were looked at.
+
+    >>> quick(None)
+    []
+    """
+    if limit is None:
+        return []
+    return [
+        f"A quick look (--limit {limit}): trained, chosen and tested on {limit} tracks of each split at most. These are not the records' figures."
+    ]

@@ -30,6 +30,7 @@ class Throughput(keras.callbacks.Callback):
     def __init__(self, directory: Path | None = None, now: Callable[[], float] = time.perf_counter):
         super().__init__()
         self.directory, self.now = directory, now
+        self.figures: dict[str, float] = {}  # of the last epoch
         self.traced = False
         with tf.device("CPU:0"):
             self.waited, self.rows, self.steps = (tf.Variable(0, dtype=dtype, trainable=False) for dtype in (tf.float64, tf.int64, tf.int64))
@@ -73,7 +74,7 @@ class Throughput(keras.callbacks.Callback):
         if self.begin is None or not steps:
             return
         seconds = self.end - self.begin
-        figures = {"windows_per_s": rows / seconds, "step_s": seconds / steps, "data_wait": waited_s / seconds}
+        self.figures = figures = {"windows_per_s": rows / seconds, "step_s": seconds / steps, "data_wait": waited_s / seconds}
         rate, step_s, share = figures.values()
         print(f"{rate:.0f} windows/s, {1000 * step_s:.1f} ms a step, {share:.0%} of it waiting for data")
         if self.writer:

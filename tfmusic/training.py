@@ -7,6 +7,7 @@ import functools
 import math
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,9 +33,9 @@ from tfmusic import (
     throughput,
     transfer,
 )
-from tfmusic.config import Experiment, InputError
+from tfmusic.config import Experiment, Fit, InputError
 from tfmusic.frontend import LogMel
-from tfmusic.parts import Part
+from tfmusic.parts import WHOLE, Part
 from tfmusic.tasks import TASKS
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}  # precision -> Keras dtype policy
@@ -85,7 +86,7 @@ def _team(experiment: Experiment) -> distribution.Team:
 
 def _begin(experiment: Experiment, records: Path | files.RemotePath, out: Path) -> None:
     manifest = schema.read_manifest(records)
-    check(manifest, experiment)
+    check(catalogue.limited(records, manifest, experiment.data.limit), experiment)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, got {out}; to go on with it: python train.py --resume {out}")
     experiment = settled(experiment)
@@ -123,6 +124,9 @@ def settled(experiment: Experiment) -> Experiment:
         changes["init"] = experiment.init.resolve()
     if experiment.net.weights:
         changes["net"] = experiment.net.model_copy(update={"weights": experiment.net.weights.resolve()})
+    if folder := experiment.augment.waveform.noise_folder:
+        changed = experiment.augment.waveform.model_copy(update={"noise_folder": folder.resolve()})
+        changes["augment"] = experiment.augment.model_copy(update={"waveform": changed})
     if experiment.sampling.tagger:
         changes["sampling"] = experiment.sampling.model_copy(update={"tagger": experiment.sampling.tagger.resolve()})
     return experiment.model_copy(update=changes)
@@ -249,16 +253,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
     part = Part(team.worker, team.workers, team.replicas // team.workers)
     stream, steps, clips = _stream(info, manifest, trainee, [*(losses or ())], chosen, frontend, first_epoch, part)
     trunk = [layer.name for layer in net.layers if layer.name not in models.HEADS]
-    statistics = [one for one in trainee.non_trainable_variables if one.name.startswith("moving_")]
+    statistics = _statistics(trainee)
     with team.strategy.scope():
-        trainee.compile(
-            optimizer=optimizers.make(settings, trunk, steps, statistics),
-            loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
-            loss_weights={name: weight for name, (_, weight) in losses.items()} if losses else None,
-            jit_compile=COMPILE[settings.xla] if team.replicas == 1 else False,  # XLA has no collectives of a strategy
-            steps_per_execution=settings.steps_per_execution,
-        )
-        trainee.optimizer.build(trainee.trainable_variables)
+        _compile(trainee, losses, settings, trunk, steps, team.replicas)
     score = evaluate.scorer(deployed)
 
     def validated() -> evaluate.Scored:
@@ -290,7 +287,7 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
     if team.replicas == 1:  # else TensorFlow fetches ahead behind the clock, which would show no waiting
         speed = throughput.Throughput(out / run.TENSORBOARD / "throughput")
         stream, reported = speed.watched(stream), [*reported, speed]
-    with data.damage_named(info.records), team.together(), distribution.mended(team):
+    with schema.damage_named(info.records), team.together(), distribution.mended(team):
         trainee.fit(
             team.batches(stream),
             initial_epoch=first_epoch,
@@ -315,7 +312,7 @@ def _stream(
     chosen: Chosen | None,
     frontend: LogMel | keras.Model | None,
     first_epoch: int,
-    part: Part,
+    part: Part = WHOLE,
 ) -> tuple[tf.data.Dataset, int, Callable[[int, list[int]], list[str]]]:
     """What the model is fitted on, epoch after epoch: the inputs of chosen tracks, or features and the truth of outputs; the steps of one; and the
     ids of the clips in some steps of an epoch."""
@@ -350,7 +347,7 @@ def _spread(records: Path, manifest: schema.Manifest, experiment: Experiment) ->
         InputError: a target that no two training tracks have with different values.
     """
     columns = data.target_columns(manifest, experiment)
-    with data.damage_named(records):
+    with schema.damage_named(records):
         values = catalogue.read(records, manifest).targets[:, columns].astype(np.float64)
     spread = []
     for column, of_tracks in zip(columns, values.T, strict=True):
@@ -427,7 +424,7 @@ def _choose(out: Path, info: run.RunInfo, manifest: schema.Manifest) -> Chosen:
     """
     experiment = info.experiment
     settings, fit = experiment.sampling, experiment.fit
-    with data.damage_named(info.records):
+    with schema.damage_named(info.records):
         tracks = catalogue.read(info.records, manifest)
         scores = None
         if settings.tagger and (out / run.STATE).is_file():
@@ -457,7 +454,7 @@ def _oversampled(
     Raises:
         InputError: the labels cannot all have the share that is asked for.
     """
-    with data.damage_named(records):
+    with schema.damage_named(records):
         tracks = catalogue.read(records, manifest)
     times = imbalance.repeats(tracks.labels, experiment.data.oversample)
     crops = experiment.data.crops_per_clip
@@ -474,3 +471,69 @@ def _begin_at_priors(net: keras.Model, split: schema.Split, activation: str) -> 
 
 def _has_pair(truth: np.ndarray) -> bool:
     return bool((truth.sum(axis=0) > 1).any() if truth.ndim == 2 else (np.bincount(truth[truth >= 0]) > 1).any())
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+    """What a run trains with, and no run: to try it out."""
+
+    experiment: Experiment  # settled
+    manifest: schema.Manifest
+    frontend: LogMel | keras.Model | None
+    net: keras.Model  # fresh, or with the weights of --init
+    model: keras.Model  # that is fitted, compiled
+    stream: tf.data.Dataset  # its batches, epoch after epoch
+
+
+def rehearse(experiment: Experiment, records: Path | str) -> Rehearsal:
+    """Puts together what `fit` would, and writes nothing.
+
+    Args:
+        experiment: as of `fit`; its stream ends after `fit.epochs`.
+        records: as of `fit`.
+
+    Raises:
+        InputError: records that do not fit.
+    """
+    experiment, records = settled(experiment), files.location(records)
+    whole = schema.read_manifest(records)
+    manifest = catalogue.limited(records, whole, experiment.data.limit)
+    check(manifest, experiment)
+    keras.utils.set_random_seed(experiment.fit.seed)
+    task, split = TASKS[experiment.task], manifest.split("train")
+    frontend, shape = transfer.front_end(experiment, records, manifest)
+    classes = len(manifest.labels) if "tags" in task.outputs or experiment.similarity.tag_weight else 0
+    targets = _spread(records, manifest, experiment) if "targets" in task.outputs else []
+    net = models.build(experiment.net, shape, classes, POLICIES[experiment.fit.precision], targets)
+    if experiment.loss.prior_bias:
+        _begin_at_priors(net, split, experiment.activation)
+    if experiment.init:
+        transfer.load_weights(net, experiment, records, manifest)
+    if experiment.net.weights:
+        pretrained.load_file(net, experiment.net.weights)
+    if experiment.freeze:
+        transfer.freeze(net, experiment.freeze)
+    info = run.describe(experiment, records, whole.sha1, whole.vocabulary_sha1)
+    with tempfile.TemporaryDirectory() as nowhere:  # where a run keeps a tagger's scores
+        chosen = _choose(Path(nowhere), info, manifest) if task.chooses else None
+    trainee, losses = task.trainee(net, experiment, chosen.truth if chosen else None, split.label_counts)
+    stream, steps, _ = _stream(info, manifest, trainee, [*(losses or ())], chosen, frontend, 0)
+    trunk = [layer.name for layer in net.layers if layer.name not in models.HEADS]
+    _compile(trainee, losses, experiment.fit, trunk, steps)
+    return Rehearsal(experiment, manifest, frontend, net, trainee, stream)
+
+
+def _statistics(trainee: keras.Model) -> list[keras.Variable]:
+    """Those of batch normalization."""
+    return [one for one in trainee.non_trainable_variables if one.name.startswith("moving_")]
+
+
+def _compile(trainee: keras.Model, losses: tasks.Losses | None, settings: Fit, trunk: list[str], steps: int, replicas: int = 1) -> None:
+    trainee.compile(
+        optimizer=optimizers.make(settings, trunk, steps, _statistics(trainee)),
+        loss={name: loss for name, (loss, _) in losses.items()} if losses else None,
+        loss_weights={name: weight for name, (_, weight) in losses.items()} if losses else None,
+        jit_compile=COMPILE[settings.xla] if replicas == 1 else False,  # XLA has no collectives of a strategy
+        steps_per_execution=settings.steps_per_execution,
+    )
+    trainee.optimizer.build(trainee.trainable_variables)

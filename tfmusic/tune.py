@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmusic import files, recipes, report, run, schema, tables, training, tune_report
+from tfmusic import catalogue, files, recipes, report, run, schema, tables, training, tune_report
 from tfmusic.config import Experiment, InputError, Settings
 from tfmusic.space import Range, Space, get, points, replaced, rounded, text
 
@@ -141,7 +141,7 @@ def _begin(experiment: Experiment, records: Path, out: Path, space: Space, trial
         raise InputError("--space must leave a field to search, got none")
     package = library()
     manifest = schema.read_manifest(records)
-    training.check(manifest, experiment)
+    training.check(catalogue.limited(records, manifest, experiment.data.limit), experiment)
     if out.exists() and not (out / STUDY).is_file() and any(path.name != LOCK for path in out.iterdir()):
         raise InputError(f"--out must be a new or empty folder, or that of a search, got {out}")
     out.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ class Search(Settings):
         None, description="Folder of the search, new or to go on with; the same in other processes: they share it. None: runs/<time>-search-<recipe>."
     )
     epochs: int | None = pydantic.Field(None, gt=0, description="Short for --fit.epochs.")
+    limit: int | None = pydantic.Field(None, gt=0, description="Short for --data.limit.")
 
 
 class Tune(Settings):

@@ -1,6 +1,7 @@
-"""What the audio of training examples goes through before the front end: stretch, pitch, shift, noise, gain.
+"""What the audio of training examples goes through before the front end: stretch, pitch, shift, background, noise, gain.
 
-Pure functions of (batch, seeds), as those of `augment`: an example's changes follow from its own seed alone, whatever the batch. Tempo and
+Pure functions of (batch, seeds), as those of `augment`: an example's changes follow from its own seed alone, whatever the batch, but for the
+background, another example of it. Tempo and
 pitch change apart from each other, by one pass of a phase vocoder, and only the examples that are drawn for it pay for it: on one core of an
 AMD EPYC 3.7 ms a window of 3 s at 16 kHz for tempo, 4.5 ms for pitch or both. The log-mel takes .35 ms, noise .45, shift .06, gain .05;
 playing faster, which needs no vocoder, would take .8 ms and give both together, a change that is no other piece's tempo or key.
@@ -16,20 +17,25 @@ import tensorflow as tf
 from tfmusic.augment import hashed_uniform
 from tfmusic.config import WaveformAugment
 from tfmusic.frontend import hann
+from tfmusic.noises import Noises, cut, of_mean_square_1
 
-CHANGES = ("stretch", "pitch", "shift", "noise", "gain")  # in this order; it numbers the draws of a seed
+CHANGES = ("stretch", "pitch", "shift", "noise", "gain")  # numbers the draws of a seed; background draws from the next seed, as what is cut does
+NEXT = (0, 1)  # from an example's seed to another stream of its own: `data.BACKGROUND`
 FRAME_S = 0.064  # of the vocoder: long enough to part the partials of a low voice, short enough for a drum
 AUDIBLE_HZ = 20.0  # pink noise begins here: as much of its power lies below, down to one period a window, as above
 INAUDIBLE = 1e-8  # of a bin's magnitude: 16-bit audio has less in silence only
 OVERSAMPLING = 2  # of what is resampled: a cubic through samples at twice the rate keeps 6 of 8 kHz within .3 dB
 
 
-def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int, sample_rate_hz: int):
+def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int, sample_rate_hz: int, noises: Noises | None = None):
     """Every change of `settings` to the examples drawn for it: `probability` of them, for each change by itself.
 
-    Speed is uniform in 1 - stretch..1 + stretch, semitones, shift, signal-to-noise ratio and gain in their ranges. An example whose samples
-    leave -1..1 is turned down until they do not, as a recording is that must not clip: the ratio to the noise stays, gain is limited. Silence
-    stays silence, and an example that no change was drawn for stays as it is, bit for bit.
+    Speed is uniform in 1 - stretch..1 + stretch, semitones, shift, signal-to-noise ratios and gain in their ranges. The background is another
+    example of the batch as it was cut. Its labels are not learnt: it stands for noise, as in the usual mixing with a corpus of noise (Ko et al.,
+    ICASSP 2017), and unlike mixup, which mixes labels in the share of the audio. Near 0 dB it is heard as well as what the labels say.
+
+    An example whose samples leave -1..1 is turned down until they do not, as a recording is that must not clip: the ratio to the noise stays, gain
+    is limited. Silence stays silence, and an example that no change was drawn for stays as it is, bit for bit.
 
     Args:
         waveforms: in -1..1, `settings.cut_samples(samples)` or more `[shape=(batch, cut samples)]`.
@@ -37,12 +43,13 @@ def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int,
         settings: of the changes.
         samples: to return `int > 0`; the first ones of an example that is not stretched.
         sample_rate_hz: `int > 0`.
+        noises: of `settings.noise_folder`, where there is one.
 
     Returns:
         float32 in -1..1 `[shape=(batch, samples)]`.
 
     Raises:
-        ValueError: waveforms of another shape or type, or too short.
+        ValueError: waveforms of another shape or type, or too short; a noise folder without its noises.
 
     >>> settings = WaveformAugment(probability=0.5, noise_snr_db=(10, 40), stretch=0.1)
     >>> augment_waveforms(tf.random.uniform((16, 8800), -1, 1), tf.ones((16, 2), tf.int32) * tf.range(16)[:, None], settings, 8000, 8000)
@@ -53,7 +60,9 @@ def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int,
         raise ValueError(f"waveforms must be float32 (batch, {cut_samples} samples or more), got {waveforms.dtype.name} {waveforms.shape}")
     if settings.probability == 0:
         return waveforms[:, :samples]
-    drawn = _drawn(seeds, settings)
+    if settings.noise_folder and noises is None:
+        raise ValueError(f"noises must be those of {settings.noise_folder}, got none")
+    drawn, beside = _drawn(seeds, settings), hashed_uniform(seeds + tf.constant(NEXT, seeds.dtype), 5)
     result = tf.ensure_shape(waveforms[:, :samples], [None, samples])
     if settings.stretch or settings.pitch_semitones:
         chosen, speeds, pitches = _tempo_and_pitch(drawn, settings)
@@ -67,15 +76,25 @@ def augment_waveforms(waveforms, seeds, settings: WaveformAugment, samples: int,
         chosen, share = drawn["shift"]
         shifts = tf.where(chosen, tf.round((2 * share - 1) * (settings.shift_s * sample_rate_hz)), 0.0)
         result = roll(result, tf.cast(shifts, tf.int32))
+    if settings.background_snr_db:
+        chosen, share = drawn["background"]
+        count = tf.shape(waveforms)[0]
+        away = 1 + tf.cast(beside[:, 2] * tf.cast(count - 1, tf.float32), tf.int32)  # any other, each equally likely
+        partners, dry = (tf.range(count) + away) % tf.maximum(count, 1), waveforms[:, :samples]
+
+        def behind(rows):
+            return of_mean_square_1(tf.gather(dry, tf.gather(partners, rows)))
+
+        result = _of_chosen(chosen & (count > 1), result, _adding(result, behind, share, settings.background_snr_db))
     if settings.noise_snr_db:
-        (chosen, share), (low_db, high_db) = drawn["noise"], settings.noise_snr_db
-        snr_db, clean = low_db + share * (high_db - low_db), result
+        chosen, share = drawn["noise"]
 
-        def noisy(rows):
-            added = noise(tf.gather(seeds, rows), samples, sample_rate_hz, settings.noise)
-            return add_noise(tf.gather(clean, rows), added, tf.gather(snr_db, rows))
+        def added(rows):
+            if noises is not None:
+                return cut(noises, tf.gather(beside[:, 3:], rows), samples)
+            return noise(tf.gather(seeds, rows), samples, sample_rate_hz, settings.noise)
 
-        result = _of_chosen(chosen, result, noisy)
+        result = _of_chosen(chosen, result, _adding(result, added, share, settings.noise_snr_db))
     if settings.gain_db:
         chosen, share = drawn["gain"]
         result *= tf.where(chosen, 10 ** ((2 * share - 1) * (settings.gain_db / 20)), 1.0)[:, None]
@@ -105,7 +124,7 @@ def changes(seeds, settings: WaveformAugment) -> dict[str, np.ndarray]:
     """
     strength = {
         "stretch": settings.stretch, "pitch": settings.pitch_semitones, "shift": settings.shift_s, "noise": settings.noise_snr_db is not None,
-        "gain": settings.gain_db,
+        "gain": settings.gain_db, "background": settings.background_snr_db is not None,
     }  # fmt: skip
     return {name: chosen.numpy() for name, (chosen, _) in _drawn(seeds, settings).items() if strength[name]}
 
@@ -113,7 +132,9 @@ def changes(seeds, settings: WaveformAugment) -> dict[str, np.ndarray]:
 def _drawn(seeds, settings: WaveformAugment) -> dict:
     """For each change: whether an example is drawn for it, and a uniform number for its strength, bool and float32 `[shape=(batch,)]`."""
     uniform = hashed_uniform(seeds, 2 * len(CHANGES))
-    return {name: (uniform[:, number] < settings.probability, uniform[:, number + len(CHANGES)]) for number, name in enumerate(CHANGES)}
+    found = {name: (uniform[:, number] < settings.probability, uniform[:, number + len(CHANGES)]) for number, name in enumerate(CHANGES)}
+    beside = hashed_uniform(seeds + tf.constant(NEXT, seeds.dtype), 2)
+    return found | {"background": (beside[:, 0] < settings.probability, beside[:, 1])}
 
 
 def _tempo_and_pitch(drawn: dict, settings: WaveformAugment):
@@ -122,6 +143,13 @@ def _tempo_and_pitch(drawn: dict, settings: WaveformAugment):
     speeds = tf.where(stretched, 1 + settings.stretch * (2 * speed - 1), 1.0)
     pitches = tf.where(shifted, 2 ** (settings.pitch_semitones / 12 * (2 * pitch - 1)), 1.0)
     return (speeds != 1) | (pitches != 1), speeds, pitches
+
+
+def _adding(waveforms, added, share, range_db: tuple[float, float]):
+    """Numbers of rows to these rows with what `added` makes of the same numbers, at ratios in a range."""
+    low_db, high_db = range_db
+    snr_db = low_db + share * (high_db - low_db)
+    return lambda rows: add_noise(tf.gather(waveforms, rows), added(rows), tf.gather(snr_db, rows))
 
 
 def _of_chosen(chosen, waveforms, changed):

@@ -38,7 +38,7 @@ INPUT_READS = {  # what a net that hears no log-mel of its own reads of these se
     "sequences": {
         "frontend": {"sample_rate_hz"},
         "augment": set(),
-        "data": {"shuffle_buffer"},
+        "data": {"shuffle_buffer", "limit"},
         "evaluation": {"bootstrap"},
         "fit": {*Fit.model_fields} - {"steps_per_execution"},
     },
@@ -174,7 +174,7 @@ class Experiment(Settings):
         if not self.similarity.tag_weight:
             check_read("loss", self.loss, "similarity without tag_weight", set())
         check_read("loss", self.loss, "similarity", {*Loss.model_fields} - {"class_weights"})
-        check_read("data", self.data, "similarity", {"crops_per_clip", "crop"})
+        check_read("data", self.data, "similarity", {"crops_per_clip", "crop", "limit"})
         multiple = {"crops": 2, "balanced": self.sampling.clips_per_label}.get(batches, 3 if self.triplets_given else 1)
         if batch_size % multiple or batch_size < 2 * multiple:
             raise ValueError(

@@ -30,6 +30,10 @@ class WaveformAugment(Settings):
     Noise, tempo and pitch for music, about half of the examples each:
 
     >>> WaveformAugment(probability=0.5, noise_snr_db=(10, 40), noise="pink", stretch=0.1, pitch_semitones=2)
+
+    Recorded noise, and other music of the training clips far behind, for events in the open:
+
+    >>> WaveformAugment(probability=0.5, noise_snr_db=(0, 30), noise_folder=Path("noises"), background_snr_db=(10, 30))
     """
 
     probability: Probability = Field(0.0, description="Share of the examples that each change reaches, drawn change by change; 0: none of them.")
@@ -38,6 +42,10 @@ class WaveformAugment(Settings):
         (10.0, 40.0), description="Least and greatest ratio of the music to added noise; none: no noise."
     )
     noise: Literal["white", "pink"] = Field("white", description="pink: its power density falls by 10 dB for a tenfold frequency.")
+    noise_folder: Path | None = Field(None, description="Folder whose audio files, also in folders inside, noise is cut from; none: made as --noise.")
+    background_snr_db: tuple[float, float] | None = Field(
+        None, description="Least and greatest ratio of the music to another example of its batch that is mixed in behind it; labels stay. none: off."
+    )
     shift_s: float = Field(
         0.0, ge=0, description="Greatest shift, back or forth; what leaves at one end comes in at the other. It is for clips shorter than the "
         "window, which all begin at its start; longer ones begin anywhere without it. 0: none."
@@ -47,10 +55,14 @@ class WaveformAugment(Settings):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> WaveformAugment:
-        low_db, high_db = self.noise_snr_db or (0, 0)
-        if not -60 <= low_db <= high_db <= 120:
-            raise ValueError(f"noise_snr_db must be the least and the greatest, in -60..120 dB, got {low_db:g} and {high_db:g}")
-        if self.probability and not (self.gain_db or self.noise_snr_db or self.shift_s or self.stretch or self.pitch_semitones):
+        for name in ("noise_snr_db", "background_snr_db"):
+            low_db, high_db = getattr(self, name) or (0, 0)
+            if not -60 <= low_db <= high_db <= 120:
+                raise ValueError(f"{name} must be the least and the greatest, in -60..120 dB, got {low_db:g} and {high_db:g}")
+        if self.noise_folder and (self.noise_snr_db is None or self.noise != "white"):
+            raise ValueError(f"noise_folder needs noise_snr_db and stands in place of noise, which must be left out, got {self.noise}")
+        mixed = self.noise_snr_db or self.background_snr_db
+        if self.probability and not (mixed or self.gain_db or self.shift_s or self.stretch or self.pitch_semitones):
             raise ValueError(f"probability must be 0 where no change is set, got {self.probability:g}")
         return self
 
@@ -73,6 +85,7 @@ class Data(Settings):
     crops_per_clip: int = Field(1, gt=0, description="Windows of one epoch for each training clip.")
     crop: Literal["random", "start"] = Field("random", description="Where a window begins in its clip; start: all of them at the clip's.")
     shuffle_buffer: int = Field(1024, gt=0, description="Windows shuffled together, beside the shuffled order of what is read.")
+    limit: int | None = Field(None, gt=0, description="For a quick look: tracks of each split at most, the same ones each time; none: all.")
     oversample: float | None = Field(
         None, gt=0, lt=1, description="Least share of an epoch's windows for every label: tracks of rarer ones are drawn more often; none: all alike."
     )
