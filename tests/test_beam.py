@@ -36,6 +36,7 @@ def test_the_direct_runner_writes_the_same_bytes_and_counts(broken, tmp_path, ca
     assert "beam: 60 clips, 1 quarantined," in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_worker_processes_write_the_same_bytes(broken, tmp_path):
     source, expected = broken
     command = [sys.executable, "-m", "records", "build", "--dataset", "csv", "--csv", source.csv, "--audio", source.audio, "--targets", "pitch"]

@@ -72,6 +72,7 @@ def test_two_workers_have_equal_weights(pair, net):
     assert np.load(pair / f"{net}.0.npz")["logs"] == np.load(pair / f"{net}.1.npz")["logs"]
 
 
+@pytest.mark.slow
 def test_without_batch_normalization_two_are_as_one_with_the_joint_batch(pair, records, tmp_path):
     """Clipping, averages and decay included: float32 sums in another order, and Adam's first steps blow that up to some 1e-5 of a step of .01."""
     experiment = workers.experiment("cnn2d", **JOINT)
@@ -152,7 +153,7 @@ def batches(records, experiment, part=parts.WHOLE):
     return [(features, truth["labels"]) for features, truth in data.train_batches(records, manifest, experiment, part=part).as_numpy_iterator()]
 
 
-@pytest.mark.parametrize("oversample", [None, 0.3], ids=["shuffled", "oversampled"])
+@pytest.mark.parametrize("oversample", [None, pytest.param(0.3, marks=pytest.mark.slow)], ids=["shuffled", "oversampled"])
 def test_parts_of_a_batch_are_the_batch(records, oversample):
     """Rows 0, 1 of 8 are of worker 0's first device, 2, 3 of its second, 4 to 7 of worker 1: the same crops, masks and order, none twice or lost."""
     augment = Augment.model_validate({"spec_augment": {"probability": 1.0, "time_frames": 5, "mel_bands": 3}})

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import tensorflow as tf
 
 from tests.conftest import EXPERIMENT, RATE_HZ
@@ -31,6 +32,7 @@ def test_the_brake_and_what_to_change():
     assert {*doctor.ADVICE} >= {*FAST, doctor.PARSE, doctor.WAVEFORM, doctor.MASKS, doctor.BATCH, doctor.STEP}
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_slow_on_purpose_is_found(records, monkeypatch):
     """.05 s a batch of 8 windows in the waveform augmentation, several at a time: it is the dearest stage, and the step is quicker."""
     augment_waveforms = data.augment_waveforms
@@ -65,6 +67,7 @@ def test_the_command_prints_a_table_and_a_sentence(records, capsys):
     assert not empty and "of a step in training waits for data" in told and "; the brake is the " in told
 
 
+@pytest.mark.slow
 def test_metric_learning_is_timed_too(records):
     """Its batches are drawn by tags."""
     fit = EXPERIMENT.fit.model_copy(update={"monitor": "val_map_at_r", "batch_size": 8})

@@ -252,7 +252,9 @@ class Killed(BaseException):
     """In place of a signal, in this process."""
 
 
-@pytest.mark.parametrize("fit", [TWO_STAGE, HALF, pytest.param(COSINE, marks=pytest.mark.slow)], ids=["two_stage", "half", "cosine"])
+@pytest.mark.parametrize(
+    "fit", [TWO_STAGE, *(pytest.param(fit, marks=pytest.mark.slow) for fit in (HALF, COSINE))], ids=["two_stage", "half", "cosine"]
+)
 def test_a_kill_while_the_state_is_written_changes_nothing(uninterrupted, records, tmp_path, monkeypatch, fit):
     """At the end of the second epoch, on a full disk, and of the third, with which SGD has begun, the state is half: both
     epochs are trained twice, to the same bits."""

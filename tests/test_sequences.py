@@ -102,6 +102,7 @@ def test_a_masked_lstm_sees_no_padding(sequences):
         np.testing.assert_allclose(net(alone).numpy()[0], together[row], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_lstm_learns_low_from_high_on_the_stream(sequences):
     """16 test tracks, half of them high: a guess has 13 right or more in 1 % of all cases."""
     directory, manifest = sequences

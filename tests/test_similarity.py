@@ -295,7 +295,7 @@ def test_a_run_without_tags_is_no_tagger(records, embedded):
 
 
 # --- going on, and looking ------------------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("loss", [pytest.param("triplet", marks=SLOW), "proxy_anchor"])
+@pytest.mark.parametrize("loss", [pytest.param(loss, marks=SLOW) for loss in ("triplet", "proxy_anchor")])
 def test_a_run_cut_after_two_epochs_goes_on_to_the_same_weights(records, tmp_path, loss):
     """Proxies, optimiser and the order of the batches included."""
     settings = {"similarity": Similarity(loss=loss).model_dump()}

@@ -168,6 +168,7 @@ def pretended(tune, monkeypatch):
     return evaluated
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_best_on_validation_and_looks_at_test_for_it_alone(tune, records, tmp_path, monkeypatch, capsys):
     """Three trials of two epochs; the splits that are scored are noted. The printed command trains the same history.
 
