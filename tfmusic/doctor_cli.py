@@ -39,6 +39,7 @@ def doctor(args: Sequence[str] = ()) -> None:
     experiment = train.defaults(choice, rest)
     settings = cli.parse(Doctor, prog=PROG, args=args, default=Doctor(experiment=experiment))
     examined, chosen = settings.examined, settings.experiment
+    train.check_strengths(chosen, experiment)
     train.check_source(chosen, examined.records, examined.demo, experiment.recipe in recipes.DEFAULTS.values())
     cli.load_tensorflow()
     from tfmusic.doctor import examine

@@ -202,7 +202,7 @@ class Fit(Settings):
         description="two_stage: shares of the epochs after which SGD begins, and after which it takes a tenth of its step.",
     )  # fmt: skip
     sgd_learning_rate: float = Field(1e-3, gt=0, description="two_stage: step size with which SGD begins.")
-    ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of averaged weights, which are validated and kept; 0: those of the last step.")
+    ema: float = Field(0.0, ge=0, lt=1, description="Decay a step of averaged weights and statistics, which are validated and kept; 0: none.")
     clip_norm: float | None = Field(None, gt=0, description="Greatest norm of a step's whole gradient; none: any.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label that goes to the average of all answers.")
     monitor: str = Field("val_map", description="Figure of every epoch's log that picks the best one, greater is better.")
