@@ -96,6 +96,13 @@ def main() -> None:
     start(settings.experiment, settings.options, any_records=experiment.recipe in recipes.DEFAULTS.values())
 
 
+def read(target: type[Settings], prog: str, args: Sequence[str]) -> tuple[Settings, Experiment]:
+    """Flags of another program that has those of a recipe in its field `experiment`, and what they stand at."""
+    choice, rest = cli.parse(Choice, prog=prog, args=args, return_unknown_args=True, add_help=False)
+    standing = defaults(choice, rest)
+    return cli.parse(target, prog=prog, args=args, default=target(experiment=standing)), standing
+
+
 def defaults(choice: Choice, rest: Sequence[str]) -> Experiment:
     """What all flags that are not given stand at: the recipe, with what `--init` brings, and without what the net that is chosen does not read."""
     experiment = recipe_of(choice)

@@ -35,9 +35,7 @@ def doctor(args: Sequence[str] = ()) -> None:
     """Which stage of a recipe's training is the brake, and what to change: the flags of train.py, and --seconds."""
     import train  # a command line as this one is, with the same recipes and records
 
-    choice, rest = cli.parse(train.Choice, prog=PROG, args=args, return_unknown_args=True, add_help=False)
-    experiment = train.defaults(choice, rest)
-    settings = cli.parse(Doctor, prog=PROG, args=args, default=Doctor(experiment=experiment))
+    settings, experiment = train.read(Doctor, PROG, args)
     examined, chosen = settings.examined, settings.experiment
     train.check_strengths(chosen, experiment)
     train.check_source(chosen, examined.records, examined.demo, experiment.recipe in recipes.DEFAULTS.values())

@@ -37,9 +37,7 @@ def preview(args: Sequence[str] = ()) -> None:
     """Training examples of a recipe before and after augmentation, as sounds and pictures: the flags of train.py, --count and --out."""
     import train  # a command line as this one is, with the same recipes and records
 
-    choice, rest = cli.parse(train.Choice, prog=PROG, args=args, return_unknown_args=True, add_help=False)
-    experiment = train.defaults(choice, rest)
-    settings = cli.parse(Preview, prog=PROG, args=args, default=Preview(experiment=experiment))
+    settings, experiment = train.read(Preview, PROG, args)
     shown, chosen = settings.shown, settings.experiment
     plain = chosen.model_copy(update={"sampling": Sampling()})  # no tagger is asked which windows to take
     train.check_source(plain, shown.records, shown.demo, experiment.recipe in recipes.DEFAULTS.values())

@@ -231,17 +231,9 @@ def _train(out: Path, info: run.RunInfo, manifest: schema.Manifest, watcher: ker
     twin = models.build(experiment.net, shape, classes, targets=targets) if apart else net
     deployed = models.deploy(frontend, twin, experiment.activation)
     split = manifest.split("train")
-    if experiment.loss.prior_bias:
-        _begin_at_priors(net, split, experiment.activation)
     state = callbacks.SaveState(out, writes=team.chief)
     first_epoch, stopped, state.saved, state.history = team.told(lambda: (*state.load(), state.saved, state.history))
-    if state.saved is None:
-        if experiment.init:
-            transfer.load_weights(net, experiment, info.records, manifest)
-        if experiment.net.weights:
-            pretrained.load_file(net, experiment.net.weights)
-    if experiment.freeze:
-        transfer.freeze(net, experiment.freeze)
+    _prepare(net, experiment, info.records, manifest, fresh=state.saved is None)
     if settings.epochs == 0 and team.chief:
         twin.set_weights(net.get_weights())
         callbacks.save_model(deployed, out / run.BEST)  # the fresh weights
@@ -463,6 +455,19 @@ def _oversampled(
     return tracks, functools.partial(imbalance.rows, times, experiment.fit.batch_size, steps, experiment.fit.seed)
 
 
+def _prepare(net: keras.Model, experiment: Experiment, records: Path, manifest: schema.Manifest, fresh: bool = True) -> None:
+    """What a net begins with, unless a saved state brings all of it, and which of its layers stay."""
+    if fresh:
+        if experiment.loss.prior_bias:
+            _begin_at_priors(net, manifest.split("train"), experiment.activation)
+        if experiment.init:
+            transfer.load_weights(net, experiment, records, manifest)
+        if experiment.net.weights:
+            pretrained.load_file(net, experiment.net.weights)
+    if experiment.freeze:
+        transfer.freeze(net, experiment.freeze)
+
+
 def _begin_at_priors(net: keras.Model, split: schema.Split, activation: str) -> None:
     """The bias of the logits from the labels' shares; weights of --init that come later replace it for the labels that they know."""
     kernel, _ = net.get_layer("logits").get_weights()
@@ -505,14 +510,7 @@ def rehearse(experiment: Experiment, records: Path | str) -> Rehearsal:
     classes = len(manifest.labels) if "tags" in task.outputs or experiment.similarity.tag_weight else 0
     targets = _spread(records, manifest, experiment) if "targets" in task.outputs else []
     net = models.build(experiment.net, shape, classes, POLICIES[experiment.fit.precision], targets)
-    if experiment.loss.prior_bias:
-        _begin_at_priors(net, split, experiment.activation)
-    if experiment.init:
-        transfer.load_weights(net, experiment, records, manifest)
-    if experiment.net.weights:
-        pretrained.load_file(net, experiment.net.weights)
-    if experiment.freeze:
-        transfer.freeze(net, experiment.freeze)
+    _prepare(net, experiment, records, manifest)
     info = run.describe(experiment, records, whole.sha1, whole.vocabulary_sha1)
     with tempfile.TemporaryDirectory() as nowhere:  # where a run keeps a tagger's scores
         chosen = _choose(Path(nowhere), info, manifest) if task.chooses else None
